@@ -1,0 +1,160 @@
+"""What an algorithm is given and what it returns.
+
+An algorithm is a frozen dataclass whose fields are its hyperparameters. It says what it wants (`needs`) and turns
+a batch into per-example losses (`losses`). It neither reduces, nor weighs, nor updates anything: the learner
+divides by the global batch, the scalar unlabeled weight and its ramp are applied in one place, and a meta rule can
+put a learned weight on every value of every unlabeled term.
+
+`Inputs` is a tensor or a dict of tensors whose first dimension is the batch, so that images, points and tokens
+look alike from here.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+import tensorflow as tf
+
+Inputs: TypeAlias = tf.Tensor | dict[str, tf.Tensor]
+View = Literal["weak", "strong"]
+
+
+class Examples(NamedTuple):
+    """One side of a batch.
+
+    Attributes:
+      views: differently augmented versions of the same examples, each `Inputs` of [batch, ...].
+      label: int64 [batch]. For unlabeled examples it is the truth kept for measuring, -1 where unknown; an
+        algorithm may report with it and must not train on it.
+      index: int64 [batch], position in the split's labeled or unlabeled list.
+    """
+
+    views: dict[str, Inputs]
+    label: tf.Tensor
+    index: tf.Tensor
+
+
+class Batch(NamedTuple):
+    """Everything one step sees.
+
+    Attributes:
+      labeled: the labeled examples, with the views named by `Needs.labeled_views`.
+      unlabeled: the unlabeled examples, with the views named by `Needs.unlabeled_views`; no views, no examples.
+      draws: random numbers asked for by `Needs.draws`, float32 [labeled batch].
+    """
+
+    labeled: Examples
+    unlabeled: Examples
+    draws: dict[str, tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Beta:
+    """A draw from Beta(concentration, concentration) for every labeled example."""
+
+    concentration: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What the pipeline has to provide.
+
+    Attributes:
+      labeled_views: name of each labeled view and how it is made ("weak": flip and shift; "strong": RandAugment).
+      unlabeled_views: the same for unlabeled examples; empty for an algorithm that uses none.
+      draws: random numbers per labeled example, by name.
+    """
+
+    labeled_views: Mapping[str, View]
+    unlabeled_views: Mapping[str, View] = dataclasses.field(default_factory=dict)
+    draws: Mapping[str, Beta] = dataclasses.field(default_factory=dict)
+
+
+class Term(NamedTuple):
+    """One term of the loss before it is reduced to `coefficient * sum(values) / sum(counts)` over the global batch.
+
+    Attributes:
+      values: [batch], the loss of each example; 0 where a mask removed it.
+      coefficient: the term's own factor; the scalar unlabeled weight comes on top, elsewhere.
+      counts: [batch], how much each value adds to the divisor; None counts every one as 1, masked or not.
+    """
+
+    values: tf.Tensor
+    coefficient: float = 1.0
+    counts: tf.Tensor | None = None
+
+
+class Average(NamedTuple):
+    """A logged quantity: `sum(values * counts) / sum(counts)` over the global batch; both [batch]."""
+
+    values: tf.Tensor
+    counts: tf.Tensor
+
+
+class Losses(NamedTuple):
+    """What an algorithm returns: terms over labeled examples, terms over unlabeled ones, and what to log."""
+
+    labeled: dict[str, Term]
+    unlabeled: dict[str, Term]
+    metrics: dict[str, Average]
+
+
+class Context(NamedTuple):
+    """Where in the run this step is: `step`, int64 scalar, counted from 0, and `total_steps`."""
+
+    step: tf.Tensor
+    total_steps: int
+
+
+class Forward(Protocol):
+    """One training-mode pass of the model over several named inputs at once."""
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Inputs],
+        *,
+        parameters: Literal["raw", "ema"] = "raw",
+        update_statistics: bool = True,
+    ) -> dict[str, tf.Tensor]:
+        """Runs one joint pass.
+
+        The inputs are concatenated, so batch norm sees them as one batch; exactly one pass of a step may update
+        the moving statistics.
+
+        Args:
+          inputs: name to [batch, ...] inputs.
+          parameters: the weights being trained, or their moving average.
+          update_statistics: whether batch norm's moving statistics follow this pass.
+
+        Returns:
+          name to logits, [batch, classes], float32.
+        """
+
+
+class Algorithm(Protocol):
+    """A semi-supervised algorithm: its hyperparameters, what it needs, and its loss."""
+
+    def needs(self) -> Needs:
+        """Says which views and random numbers the algorithm wants."""
+
+    def losses(self, forward: Forward, batch: Batch, context: Context) -> Losses:
+        """Turns a batch into per-example losses."""
+
+
+def pseudo_label_metrics(pseudo_label: tf.Tensor, mask: tf.Tensor, truth: tf.Tensor) -> dict[str, Average]:
+    """What every thresholded algorithm logs about its pseudo labels.
+
+    Args:
+      pseudo_label: int64 [batch].
+      mask: float [batch], 1 where the example counts.
+      truth: int64 [batch], -1 where unknown.
+
+    Returns:
+      `share_above_threshold`; `pseudo_label_accuracy` over examples above the threshold whose truth is known.
+    """
+    known = tf.cast(truth >= 0, mask.dtype)
+    right = tf.cast(pseudo_label == truth, mask.dtype)
+    return {
+        "share_above_threshold": Average(mask, tf.ones_like(mask)),
+        "pseudo_label_accuracy": Average(right, mask * known),
+    }

@@ -1,0 +1,175 @@
+"""The settings of a run. Each is defined here once: default, meaning and range; the flags are made from them.
+
+Settings that belong to one choice (an algorithm's threshold, a model's width, an optimizer's momentum) live in that
+choice's own file; `Config` holds the chosen ones beside the run's.
+"""
+
+import dataclasses
+from typing import Any
+
+from metassl_tf.algorithms.base import Algorithm
+from metassl_tf.learner.schedules import RAMPS, Schedule
+from metassl_tf.learner.update_rules import UpdateRule
+from metassl_tf.learner.variables import COVERAGES
+from metassl_tf.settings import setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Where examples come from and who is labeled."""
+
+    dataset: str = setting(
+        "digits",
+        "Source: digits, two_moons, circles, linear, cifar10, cifar100, svhn_cropped, tfds:NAME[:SPLIT], "
+        "image_folder or npz.",
+    )
+    data_dir: str = setting("", "Folder of images, .npz file, or TFDS folder (else TFDS_DATA_DIR).")
+    download: bool = setting(False, "Let TFDS download a missing dataset; nothing else ever uses the network.")
+    unlabeled_dataset: str = setting(
+        "", "Another source of unlabeled examples, such as tfds:svhn_cropped:extra or image_folder:DIR."
+    )
+    num_labeled: int = setting(0, "Labeled examples in the whole set, not per class; 0 takes all.", minimum=0)
+    num_validation: int = setting(
+        0, "Validation examples, set apart from the labeled and unlabeled ones.", minimum=0
+    )
+    split_seed: int = setting(0, "Chooses who is labeled, validation and (digits) test.", minimum=0)
+    split_protocol: str = setting(
+        "stratified",
+        "Who is labeled: equally many of each class, the first ones, or the first after 5000.",
+        choices=("stratified", "first", "skip_5000_then_first"),
+    )
+    labeled_in_unlabeled: bool = setting(True, "Labeled examples also serve as unlabeled ones.")
+    image_size: int = setting(0, "Side of the images in pixels; 0: the most common size, at most 32.", minimum=0)
+    channels: int = setting(0, "Colour channels, 1 or 3; 0: as in the files.", minimum=0, maximum=3)
+    strict_data: bool = setting(False, "An unreadable image is an error instead of being skipped.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentSettings:
+    """How views are made."""
+
+    weak_flip: str = setting(
+        "auto", "Mirror images in the weak view; auto: where it keeps the class.", choices=("auto", "on", "off")
+    )
+    weak_shift: float = setting(
+        0.125, "Largest shift of the weak view, as a fraction of the width (0.125: 4 of 32).", minimum=0.0, below=1.0
+    )
+    weak_padding: str = setting(
+        "reflect", "What a shift uncovers: the mirrored image or the fill.", choices=("reflect", "constant")
+    )
+    strong_policy: str = setting(
+        "auto", "RandAugment policy of the strong view; auto: digits for digits, fixmatch for other images."
+    )
+    strong_layers: int = setting(0, "Operations per image; 0: the policy's own.", minimum=0)
+    strong_magnitude: int = setting(0, "Fixed magnitude of every operation; 0: the policy's own.", minimum=0)
+    strong_again: bool = setting(False, "Flip and shift once more after the strong augmentation (UDA, MPL).")
+    point_noise: float = setting(
+        0.1, "Strong view of points: standard deviation of Gaussian noise added to them.", minimum=0.0
+    )
+    normalization: str = setting(
+        "symmetric",
+        "Pixels to [-1, 1], or to zero mean and unit variance per channel.",
+        choices=("symmetric", "mean_std"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """What is trained, how long, and how it is updated."""
+
+    algorithm: str = setting("fixmatch", "What turns a batch into losses.")
+    model: str = setting("convnet", "Network, or the package.module:function that builds one.")
+    optimizer: str = setting("sgd", "Update rule.")
+    schedule: str = setting("cosine_7_16", "How the learning rate falls.")
+    steps: int = setting(1000, "Training steps.", minimum=1)
+    batch_size: int = setting(64, "Labeled examples per step, over all replicas.", minimum=1)
+    unlabeled_ratio: int = setting(7, "Unlabeled examples per labeled one.", minimum=1)
+    learning_rate: float = setting(0.03, "Learning rate after the warm-up.", minimum=0.0)
+    warmup_steps: int = setting(0, "Steps of linear warm-up.", minimum=0)
+    l2_weight_decay: float = setting(
+        0.0, "Coupled decay: this times the weight is added to its gradient.", minimum=0.0
+    )
+    weight_decay_coverage: str = setting(
+        "kernels", "Weights that either decay acts on.", choices=COVERAGES
+    )
+    gradient_clip_norm: float = setting(0.0, "Largest global norm of the gradient; 0 never clips.", minimum=0.0)
+    ema_decay: float = setting(0.999, "Decay of the moving average of the weights.", minimum=0.0, below=1.0)
+    ema_ramp: bool = setting(True, "Ramp the decay as min(decay, (1 + t) / (10 + t)).")
+    ema_statistics: bool = setting(True, "Average batch norm's statistics as well.")
+    unlabeled_weight: float = setting(1.0, "Weight of the unlabeled loss.", minimum=0.0)
+    unlabeled_ramp: str = setting("constant", "How that weight grows at the start.", choices=RAMPS)
+    unlabeled_ramp_steps: int = setting(0, "Steps over which it grows.", minimum=0)
+    init_from: str = setting("", "Workdir, checkpoint or .keras file whose weights to start from.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Seeds, evaluation, logging and hardware."""
+
+    seed: int = setting(0, "Of initial weights, order, augmentation and dropout.", minimum=0)
+    deterministic: str = setting(
+        "auto", "Bit-reproducible kernels; auto: on for CPU, off elsewhere.", choices=("auto", "on", "off")
+    )
+    precision: str = setting(
+        "float32", "Arithmetic of the model's body.", choices=("float32", "mixed_bfloat16")
+    )
+    distribution: str = setting(
+        "auto",
+        "Devices: auto takes all GPUs, else the CPU.",
+        choices=("auto", "one_device", "mirrored", "tpu"),
+    )
+    tpu: str = setting("", "Name or address of the TPU; empty on a TPU VM.")
+    xla: bool = setting(False, "Compile the step with XLA (one device; a TPU always does).")
+    eval_steps: int = setting(100, "Steps between evaluations.", minimum=1)
+    eval_batch_size: int = setting(256, "Examples per evaluation batch.", minimum=1)
+    log_steps: int = setting(50, "Steps between two lines of training metrics.", minimum=1)
+    checkpoint_steps: int = setting(100, "Steps between checkpoints; one is due after 10 s as well.", minimum=1)
+    best_metric: str = setting(
+        "accuracy",
+        "Validation metric that chooses the best checkpoint.",
+        choices=("accuracy", "balanced_accuracy", "loss"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that determines a run. The workdir is not part of it.
+
+    Attributes:
+      data: where examples come from.
+      augment: how views are made.
+      train: what is trained and how.
+      run: seeds, evaluation, logging, hardware.
+      source: settings of the chosen dataset, or None where it has none.
+      algorithm: the algorithm.
+      model: settings of the chosen model; None for one given as package.module:function.
+      rule: the update rule.
+      schedule: the learning-rate schedule.
+    """
+
+    data: DataSettings
+    augment: AugmentSettings
+    train: TrainSettings
+    run: RunSettings
+    source: Any
+    algorithm: Algorithm
+    model: Any
+    rule: UpdateRule
+    schedule: Schedule
+
+    def values(self) -> dict[str, Any]:
+        """Every setting by its flag name, in a fixed order."""
+        return {
+            field.name: getattr(part, field.name)
+            for part in (getattr(self, own.name) for own in dataclasses.fields(self))
+            if part is not None
+            for field in dataclasses.fields(part)
+        }
+
+
+SECTIONS: dict[str, type] = {
+    "data": DataSettings,
+    "augment": AugmentSettings,
+    "train": TrainSettings,
+    "run": RunSettings,
+}

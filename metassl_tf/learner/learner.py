@@ -1,0 +1,238 @@
+"""A model that learns: weights, optimizer state, schedule, weight decay, clipping and moving average in one place.
+
+The order of an update is: all-reduce the gradient over replicas, add the L2 term, clip by the global norm, apply
+the rule, then move the average. Clipping or decaying before the all-reduce would do it once per replica.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+from metassl_tf.algorithms.base import Inputs
+from metassl_tf.learner import distribution, schedules, variables
+from metassl_tf.learner.update_rules import UpdateRule
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """How a learner is updated. Field meanings are those of the settings of the same names."""
+
+    rule: UpdateRule
+    schedule: schedules.Schedule
+    learning_rate: float
+    total_steps: int
+    warmup_steps: int = 0
+    l2_weight_decay: float = 0.0
+    weight_decay_coverage: str = "kernels"
+    gradient_clip_norm: float = 0.0
+    ema_decay: float = 0.999
+    ema_ramp: bool = True
+    ema_statistics: bool = True
+
+
+class Learner:
+    """A model, and everything that changes with it.
+
+    Create it inside `strategy.scope()`. All state that survives a step is in `state_variables`.
+
+    Attributes:
+      model: maps inputs to logits.
+      optimization: how it is updated.
+      slots: optimizer state, `rule.num_slots` variables for each trainable variable.
+      ema: moving averages of the trainable variables and of the moving statistics, in that order.
+    """
+
+    def __init__(self, model: keras.Model, optimization: Optimization, *, seed: int) -> None:
+        """Creates optimizer state at zero and averages at the model's present values.
+
+        Args:
+          model: a built Keras model.
+          optimization: how it is updated.
+          seed: of the run; with the step it gives every dropout mask.
+        """
+        self.model = model
+        self.optimization = optimization
+        self._seed = seed
+        self._trainable: list[keras.Variable] = list(model.trainable_variables)
+        self._statistics = variables.statistics(model)
+        self._seeds = variables.seeds(model)
+        self._decayed = variables.decayed(model, optimization.weight_decay_coverage)
+        self.slots = [
+            tuple(
+                keras.Variable(tf.zeros(variable.shape, variable.dtype), trainable=False, name="slot")
+                for _ in range(optimization.rule.num_slots)
+            )
+            for variable in self._trainable
+        ]
+        self.ema = [
+            keras.Variable(tf.identity(variable.value), trainable=False, name="ema")
+            for variable in self._trainable + self._statistics
+        ]
+
+    @property
+    def trainable_variables(self) -> list[tf.Variable]:
+        """What gradients are taken with respect to."""
+        return [variable.value for variable in self._trainable]
+
+    @property
+    def state_variables(self) -> dict[str, list[tf.Variable]]:
+        """Everything that survives a step, by role; seed states do not, they follow from (seed, step)."""
+        return {
+            "model": [variable.value for variable in self._trainable + self._statistics],
+            "slots": [slot.value for slots in self.slots for slot in slots],
+            "ema": [variable.value for variable in self.ema],
+        }
+
+    def learning_rate(self, step: tf.Tensor) -> tf.Tensor:
+        """Learning rate of `step`, float32 scalar."""
+        return schedules.learning_rate(
+            self.optimization.schedule,
+            base=self.optimization.learning_rate,
+            warmup_steps=self.optimization.warmup_steps,
+            step=step,
+            total_steps=self.optimization.total_steps,
+        )
+
+    def predict(self, inputs: Inputs, *, parameters: Literal["raw", "ema"]) -> tf.Tensor:
+        """Inference-mode logits [batch, classes], with the trained weights or their moving average."""
+        with keras.StatelessScope(state_mapping=self._mapping(parameters)):
+            return self.model(inputs, training=False)
+
+    def begin(self, step: tf.Tensor) -> "Pass":
+        """Starts the forward passes of one training step."""
+        return Pass(self, step)
+
+    def _mapping(self, parameters: str) -> list[tuple[keras.Variable, tf.Tensor]]:
+        if parameters == "raw":
+            return []
+        originals = self._trainable + self._statistics
+        return [(variable, average.value) for variable, average in zip(originals, self.ema, strict=True)]
+
+    def _seed_mapping(self, step: tf.Tensor, number: int) -> list[tuple[keras.Variable, tf.Tensor]]:
+        """A state for each seed generator: a function of run seed, step, replica and pass, and of nothing else."""
+        context = distribution.replica_context()
+        mapping = []
+        for position, variable in enumerate(self._seeds):
+            seed = tf.stack([tf.cast(self._seed, tf.int32), position])
+            for data in (tf.cast(step, tf.int32), context.replica_id_in_sync_group, number):
+                seed = tf.random.experimental.stateless_fold_in(seed, data, alg="philox")
+            mapping.append((variable, tf.bitcast(seed, tf.uint32)))
+        return mapping
+
+    def update(self, gradients: Sequence[tf.Tensor], new_statistics: Sequence[tf.Tensor], *, step: tf.Tensor) -> None:
+        """Applies one update. Call it in a replica context, on every replica.
+
+        Args:
+          gradients: this replica's share of the gradient of the loss over the global batch.
+          new_statistics: this replica's new moving statistics.
+          step: number of updates made before.
+        """
+        options = self.optimization
+        replicas = distribution.replica_context().num_replicas_in_sync
+        gradients = distribution.all_reduce_sum(gradients)
+        new_statistics = [total / replicas for total in distribution.all_reduce_sum(new_statistics)]
+        if options.l2_weight_decay:
+            gradients = [
+                gradient + options.l2_weight_decay * variable if decayed else gradient
+                for gradient, variable, decayed in zip(
+                    gradients, self.trainable_variables, self._decayed, strict=True
+                )
+            ]
+        if options.gradient_clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, options.gradient_clip_norm)
+        values, slots = self._apply_rule(gradients, step)
+        averages = self._averages([*values, *new_statistics], step)
+        flat_slots = [slot for group in self.slots for slot in group]
+        distribution.assign_everywhere(
+            [*self._trainable, *self._statistics, *flat_slots, *self.ema],
+            [*values, *new_statistics, *slots, *averages],
+        )
+
+    def _apply_rule(self, gradients: Sequence[tf.Tensor], step: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        rate = self.learning_rate(step)
+        decay = self.optimization.rule.decoupled_weight_decay
+        values, new_slots = [], []
+        for gradient, variable, slots, decayed in zip(
+            gradients, self.trainable_variables, self.slots, self._decayed, strict=True
+        ):
+            change, changed_slots = self.optimization.rule.update(
+                gradient,
+                variable.value(),
+                tuple(slot.value.value() for slot in slots),
+                learning_rate=tf.cast(rate, variable.dtype),
+                step=step,
+            )
+            if decay and decayed:
+                change -= tf.cast(rate, variable.dtype) * decay * variable
+            values.append(variable + change)
+            new_slots.extend(changed_slots)
+        return values, new_slots
+
+    def _averages(self, values: Sequence[tf.Tensor], step: tf.Tensor) -> list[tf.Tensor]:
+        """EMA after the update: decay min(d, (1 + t) / (10 + t)) where ramped, with t updates made before."""
+        options = self.optimization
+        decay = tf.constant(options.ema_decay, tf.float32)
+        if options.ema_ramp:
+            count = tf.cast(step, tf.float32)
+            decay = tf.minimum(decay, (1.0 + count) / (10.0 + count))
+        averages = []
+        for position, (average, value) in enumerate(zip(self.ema, values, strict=True)):
+            if position >= len(self._trainable) and not options.ema_statistics:
+                averages.append(value)  # moving statistics are averages already
+            else:
+                keep = tf.cast(decay, value.dtype)
+                averages.append(keep * average.value + (1.0 - keep) * value)
+        return averages
+
+
+class Pass:
+    """The forward passes of one step of one learner: the `Forward` that an algorithm is given.
+
+    Attributes:
+      new_statistics: moving statistics after the step, in the model's order.
+    """
+
+    def __init__(self, learner: Learner, step: tf.Tensor) -> None:
+        """Starts at the learner's present state."""
+        self._learner = learner
+        self._step = step
+        self._passes = 0
+        self._updated = False
+        self.new_statistics: list[tf.Tensor] = [
+            tf.convert_to_tensor(variable.value) for variable in variables.statistics(learner.model)
+        ]
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Inputs],
+        *,
+        parameters: Literal["raw", "ema"] = "raw",
+        update_statistics: bool = True,
+    ) -> dict[str, tf.Tensor]:
+        """Runs one joint training-mode pass; see `metassl_tf.algorithms.base.Forward`.
+
+        Raises:
+          ValueError: a second pass of the step asks to update the moving statistics.
+        """
+        if update_statistics and self._updated:
+            raise ValueError(
+                "Two forward passes of one step asked to update the moving statistics; expected exactly one. "
+                "Pass update_statistics=False to the others."
+            )
+        self._updated |= update_statistics
+        mapping: list[tuple[keras.Variable, Any]] = self._learner._mapping(parameters)  # noqa: SLF001
+        mapping += self._learner._seed_mapping(self._step, self._passes)  # noqa: SLF001
+        self._passes += 1
+        joint = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *inputs.values())
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            logits = tf.cast(self._learner.model(joint, training=True), tf.float32)
+        if update_statistics:
+            moved = [scope.get_current_value(variable) for variable in variables.statistics(self._learner.model)]
+            self.new_statistics = [
+                old if new is None else new for old, new in zip(self.new_statistics, moved, strict=True)
+            ]
+        sizes = [tf.nest.flatten(part)[0].shape[0] for part in inputs.values()]
+        return dict(zip(inputs, tf.split(logits, sizes), strict=True))
