@@ -62,7 +62,6 @@ class AugmentSettings:
     )
     strong_layers: int = setting(0, "Operations per image; 0: the policy's own.", minimum=0)
     strong_magnitude: int = setting(0, "Fixed magnitude of every operation; 0: the policy's own.", minimum=0)
-    strong_again: bool = setting(False, "Flip and shift once more after the strong augmentation (UDA, MPL).")
     point_noise: float = setting(
         0.1, "Strong view of points: standard deviation of Gaussian noise added to them.", minimum=0.0
     )
@@ -173,3 +172,35 @@ SECTIONS: dict[str, type] = {
     "train": TrainSettings,
     "run": RunSettings,
 }
+
+_UNLABELED = (
+    "unlabeled_ratio",
+    "unlabeled_weight",
+    "unlabeled_ramp",
+    "unlabeled_ramp_steps",
+    "unlabeled_dataset",
+    "labeled_in_unlabeled",
+)
+_STRONG = ("strong_policy", "strong_layers", "strong_magnitude", "point_noise")
+
+
+def unused(config: Config) -> dict[str, str]:
+    """Settings without an effect under the others, and why; giving one of them is a mistake.
+
+    Args:
+      config: any config.
+
+    Returns:
+      setting name -> the reason.
+    """
+    needs = config.algorithm.needs()
+    reasons: dict[str, str] = {}
+    if not needs.unlabeled_views:
+        reasons |= dict.fromkeys(_UNLABELED, f"--algorithm={config.train.algorithm} uses no unlabeled examples")
+    elif config.train.unlabeled_ramp == "constant":
+        reasons["unlabeled_ramp_steps"] = "--unlabeled_ramp=constant does not grow"
+    if "strong" not in (*needs.labeled_views.values(), *needs.unlabeled_views.values()):
+        reasons |= dict.fromkeys(_STRONG, f"--algorithm={config.train.algorithm} uses no strong view")
+    if config.run.distribution != "tpu":
+        reasons["tpu"] = "--distribution is not tpu"
+    return reasons

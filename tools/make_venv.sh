@@ -18,8 +18,9 @@ for candidate in python3.11 python3.12 python3 python; do
     fi
 done
 if [ -z "$python" ]; then
-    echo "No Python 3.11 or 3.12 on PATH (TensorFlow Text 2.20 runs on these two)." >&2
-    echo "Received: $(python3 --version 2>&1 || true). Install python3.11 or python3.12, then run make venv again." >&2
+    found=$(python3 --version 2>/dev/null) || found="no python3"
+    echo "No Python 3.11 or 3.12 on PATH ($found); TensorFlow Text 2.20 runs on these two only." >&2
+    echo "Install python3.11 or python3.12, then run make venv again." >&2
     exit 1
 fi
 
@@ -33,7 +34,7 @@ else
         echo "$python cannot make environments. On Debian and Ubuntu: apt install python3-venv." >&2
         exit 1
     fi
-    install="$venv/bin/python -m pip install --quiet --disable-pip-version-check"
+    install="$venv/bin/python -m pip install --disable-pip-version-check"
 fi
 # Constraints pin what the requirements bring along. The package itself is built with the setuptools just installed.
 $install --constraint constraints.txt --requirement requirements.txt --requirement requirements-dev.txt

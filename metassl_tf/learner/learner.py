@@ -122,13 +122,18 @@ class Learner:
             mapping.append((variable, tf.bitcast(seed, tf.uint32)))
         return mapping
 
-    def update(self, gradients: Sequence[tf.Tensor], new_statistics: Sequence[tf.Tensor], *, step: tf.Tensor) -> None:
+    def update(
+        self, gradients: Sequence[tf.Tensor], new_statistics: Sequence[tf.Tensor], *, step: tf.Tensor
+    ) -> tf.Tensor:
         """Applies one update. Call it in a replica context, on every replica.
 
         Args:
           gradients: this replica's share of the gradient of the loss over the global batch.
           new_statistics: this replica's new moving statistics.
           step: number of updates made before.
+
+        Returns:
+          Global norm of the gradient, weight decay included, before clipping.
         """
         options = self.optimization
         replicas = distribution.replica_context().num_replicas_in_sync
@@ -141,8 +146,9 @@ class Learner:
                     gradients, self.trainable_variables, self._decayed, strict=True
                 )
             ]
+        norm = tf.linalg.global_norm(gradients)
         if options.gradient_clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, options.gradient_clip_norm)
+            gradients, _ = tf.clip_by_global_norm(gradients, options.gradient_clip_norm, use_norm=norm)
         values, slots = self._apply_rule(gradients, step)
         averages = self._averages([*values, *new_statistics], step)
         flat_slots = [slot for group in self.slots for slot in group]
@@ -150,6 +156,7 @@ class Learner:
             [*self._trainable, *self._statistics, *flat_slots, *self.ema],
             [*values, *new_statistics, *slots, *averages],
         )
+        return norm
 
     def _apply_rule(self, gradients: Sequence[tf.Tensor], step: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         rate = self.learning_rate(step)

@@ -22,7 +22,7 @@ def training_step(
       unlabeled_weight: float32 scalar, on every unlabeled term.
 
     Returns:
-      name -> float32 [2], (sum, count) over the global batch: `loss`, `loss/<term>` and the algorithm's metrics.
+      name -> float32 [2], (sum, count) over the global batch: `loss`, `loss/<term>`, `gradient_norm` and the algorithm's metrics.
     """
     with tf.GradientTape() as tape:
         forward = learner.begin(context.step)
@@ -31,7 +31,9 @@ def training_step(
     gradients = tape.gradient(
         share, learner.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
     )
-    learner.update(gradients, forward.new_statistics, step=context.step)
+    norm = learner.update(gradients, forward.new_statistics, step=context.step)
+    replicas = distribution.replica_context().num_replicas_in_sync
+    sums["gradient_norm"] = tf.stack([norm, 1.0]) / replicas  # the same on every replica
     for name, average in losses.metrics.items():
         sums[name] = tf.stack([tf.reduce_sum(average.values * average.counts), tf.reduce_sum(average.counts)])
     totals = distribution.all_reduce_sum([tf.stack(list(sums.values()))])[0]

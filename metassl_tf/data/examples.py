@@ -1,0 +1,202 @@
+"""Examples, datasets, and what a source is asked for.
+
+An example's place in its `Examples` is its identity: splits are lists of such places, and learned weights belong
+to them. Nothing here is shuffled after it is loaded.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from metassl_tf.data.images import ImageShape, resize_images
+from metassl_tf.errors import UserError
+
+Modality = Literal["image", "points"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """A list of examples: decoded inputs in memory, or files that are decoded whenever they are needed.
+
+    Attributes:
+      inputs: uint8 [N, H, W, C] images, float32 [N, D] points, or str [N] paths of image files.
+      labels: int64 [N] class indices, -1 where unknown.
+      shape: shape of one decoded example, (H, W, C) or (D,).
+      names: str [N] file names for reports, or None where examples have none.
+    """
+
+    inputs: npt.NDArray[Any]
+    labels: npt.NDArray[np.int64]
+    shape: tuple[int, ...]
+    names: npt.NDArray[np.str_] | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.inputs), len(self.labels), len(self.inputs if self.names is None else self.names)}
+        if len(lengths) > 1:
+            raise ValueError(f"Inputs, labels and names differ in length: {sorted(lengths)}.")
+        if not self.streamed and self.inputs.shape[1:] != self.shape:
+            raise ValueError(f"Inputs of shape {self.inputs.shape[1:]} were declared as {self.shape}.")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether `inputs` are paths of files rather than decoded arrays."""
+        return self.inputs.dtype.kind == "U"
+
+    def take(self, indices: npt.NDArray[np.int64] | slice) -> "Examples":
+        """The examples at `indices`, in that order. A slice, or all of them in their order, copies nothing."""
+        if not isinstance(indices, slice) and np.array_equal(indices, np.arange(len(self))):
+            return self
+        names = None if self.names is None else self.names[indices]
+        return dataclasses.replace(self, inputs=self.inputs[indices], labels=self.labels[indices], names=names)
+
+    def relabeled(self, mapping: npt.NDArray[np.int64]) -> "Examples":
+        """The same examples with every known label replaced by mapping[label], int64 [old classes]."""
+        # Unknown labels, -1, pick the appended last entry.
+        return dataclasses.replace(self, labels=np.append(mapping, -1)[self.labels])
+
+
+def empty_like(examples: Examples) -> Examples:
+    """No examples, of the same kind as `examples`."""
+    return examples.take(np.zeros(0, np.int64))
+
+
+def concatenate(parts: Sequence[Examples]) -> Examples:
+    """Puts lists of examples of one kind behind each other.
+
+    Args:
+      parts: at least one list; all in memory or all streamed, all of one shape.
+
+    Returns:
+      One list. Names are kept where any part has them, and empty where a part has none.
+
+    Raises:
+      UserError: some are in memory and others are streamed.
+    """
+    if len({part.streamed for part in parts}) > 1:
+        raise UserError(
+            "Some examples are in memory and others are streamed from files, so they cannot form one list. "
+            "Raise --memory_limit to bring all of them into memory, or pass --nolabeled_in_unlabeled to keep "
+            "the labeled examples out of a streamed --unlabeled_dataset."
+        )
+    parts = [part for part in parts if len(part)] or parts[:1]
+    if len(parts) == 1:
+        return parts[0]
+    names = None
+    if any(part.names is not None for part in parts):
+        names = np.concatenate([np.full(len(part), "") if part.names is None else part.names for part in parts])
+    inputs = np.concatenate([part.inputs for part in parts])
+    labels = np.concatenate([part.labels for part in parts])
+    return Examples(inputs, labels, parts[0].shape, names)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """What a source provides, before anybody decides who is labeled.
+
+    Attributes:
+      name: what the data is, independent of where it lies; part of a split's hash.
+      train: candidates for labeled, validation and (without a pool of their own) unlabeled examples.
+      test: held-out examples; empty where the source has none.
+      class_names: name of each class, in the order of the labels.
+      unlabeled: a pool of unlabeled examples of its own, else None and the pool is `train`. Its labels, where
+        known, are for measuring only.
+      validation: an explicit validation set, else None and it is taken from `train`.
+      flip: whether a mirrored image keeps its class: the default of the weak augmentation.
+      modality: "image" or "points".
+      ordered: the order of `train` already depends on the split seed, so that it decides who is labeled; else
+        a permutation drawn with that seed does.
+    """
+
+    name: str
+    train: Examples
+    test: Examples
+    class_names: tuple[str, ...]
+    unlabeled: Examples | None = None
+    validation: Examples | None = None
+    flip: bool = False
+    modality: Modality = "image"
+    ordered: bool = False
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, K."""
+        return len(self.class_names)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoadRequest:
+    """What the user asked a source for.
+
+    Attributes:
+      argument: the text behind the source's name and a colon: `cifar10:train` of `tfds:cifar10:train`.
+      data_dir: folder or file of the data; "" where none was given.
+      image_size: side of the images in pixels; 0 leaves it to the source.
+      channels: 1 or 3 forces grey or colour; 0 leaves it to the source.
+      download: whether the source may use the network.
+      strict_data: an unreadable image is an error instead of being skipped.
+      split_seed: seed of everything that is drawn while loading.
+    """
+
+    argument: str = ""
+    data_dir: str = ""
+    image_size: int = 0
+    channels: int = 0
+    download: bool = False
+    strict_data: bool = False
+    split_seed: int = 0
+
+    def image_shape(self, own: ImageShape) -> ImageShape:
+        """The shape images get: the source's own (H, W, C) with the requested size and channels put in."""
+        height, width, channels = own
+        return self.image_size or height, self.image_size or width, self.channels or channels
+
+
+class Source(Protocol):
+    """A family of datasets. Its fields are its settings, declared with `metassl_tf.settings.setting`."""
+
+    def load(self, request: LoadRequest) -> Dataset:
+        """Loads labeled candidates, test set and whatever else the source has."""
+        ...
+
+    def load_pool(self, request: LoadRequest, shape: tuple[int, ...]) -> tuple[Examples, tuple[str, ...]]:
+        """Loads unlabeled examples of a given shape, with the class names that their labels refer to."""
+        ...
+
+
+def require_images(shape: tuple[int, ...]) -> ImageShape:
+    """Returns `shape` as (H, W, C).
+
+    Raises:
+      UserError: it is the shape of points.
+    """
+    if len(shape) != 3:
+        raise UserError(
+            f"--unlabeled_dataset holds images, but --dataset holds points with {shape[0]} coordinates. "
+            "Expected both of one kind: choose another --unlabeled_dataset or leave it out."
+        )
+    height, width, channels = shape
+    return height, width, channels
+
+
+def dataset_pool(dataset: Dataset, shape: tuple[int, ...]) -> tuple[Examples, tuple[str, ...]]:
+    """`Source.load_pool` of a source that is in memory anyway: its own pool, else `train`, resized to `shape`.
+
+    Raises:
+      UserError: images are wanted and these are points, or the other way round, or points of another dimension.
+    """
+    pool = dataset.train if dataset.unlabeled is None else dataset.unlabeled
+    if dataset.modality == "image":
+        shape = require_images(shape)
+        pool = dataclasses.replace(pool, inputs=resize_images(pool.inputs, shape), shape=shape)
+    elif pool.shape != shape:
+        raise UserError(
+            f"--unlabeled_dataset holds points of shape {pool.shape}, but an example of --dataset has the shape "
+            f"{shape}. Expected the same shape: choose another --unlabeled_dataset or leave it out."
+        )
+    return pool, dataset.class_names

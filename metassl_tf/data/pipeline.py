@@ -1,0 +1,149 @@
+"""From a split to batches: gather, augment, normalise; every batch a pure function of (seed, step).
+
+The pipeline obeys an algorithm's `Needs` and never asks which algorithm it is. It works on the global batch and
+then hands each replica its part, so that one device and several see the same examples under the same augmentation.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import tensorflow as tf
+
+from metassl_tf.algorithms.base import Batch, Beta, Examples, Needs
+from metassl_tf.data import order
+from metassl_tf.data.examples import Examples as Pool
+from metassl_tf.data.views import Views, reader
+from metassl_tf.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """Everything that determines the batches.
+
+    Attributes:
+      labeled: the labeled examples, in the split's order.
+      unlabeled: the unlabeled ones, in the split's order; empty where the algorithm uses none.
+      views: how views are made.
+      needs: what the algorithm wants.
+      batch_size: labeled examples per step, over all replicas.
+      unlabeled_batch_size: unlabeled examples per step, over all replicas.
+      seed: of order, augmentation and draws.
+    """
+
+    labeled: Pool
+    unlabeled: Pool
+    views: Views
+    needs: Needs
+    batch_size: int
+    unlabeled_batch_size: int
+    seed: int
+
+    def batches(self, *, start_step: int, strategy: tf.distribute.Strategy) -> tf.data.Dataset:
+        """An endless dataset of batches, from any step on.
+
+        Args:
+          start_step: first step, counted from 0.
+          strategy: whose replicas each get their part of every batch.
+
+        Returns:
+          A dataset of `Batch`, distributed where the strategy has several replicas.
+
+        Raises:
+          UserError: a batch size that the replicas cannot share evenly.
+        """
+        replicas = strategy.num_replicas_in_sync
+        for flag, size in (
+            ("batch_size", self.batch_size),
+            ("batch_size x unlabeled_ratio", self.unlabeled_batch_size),
+        ):
+            if size % replicas:
+                raise UserError(
+                    f"--{flag} is {size}, which {replicas} replicas cannot share evenly. "
+                    f"Expected a multiple of {replicas}."
+                )
+        steps = tf.data.Dataset.range(start_step, tf.int64.max)
+        dataset = steps.map(self.batch_function(), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        if replicas == 1:
+            return dataset.prefetch(tf.data.AUTOTUNE)
+        return strategy.distribute_datasets_from_function(
+            lambda _: dataset.flat_map(_parts(replicas)).prefetch(tf.data.AUTOTUNE)
+        )
+
+    def batch_function(self) -> Callable[[tf.Tensor], Batch]:
+        """Returns the function from a step, int64 scalar, to its global batch; every tensor has a static shape."""
+        labeled = self._side("labeled", self.labeled, self.needs.labeled_views, self.batch_size)
+        unlabeled_size = self.unlabeled_batch_size if self.needs.unlabeled_views else 0
+        unlabeled = self._side("unlabeled", self.unlabeled, self.needs.unlabeled_views, unlabeled_size)
+
+        def batch(step: tf.Tensor) -> Batch:
+            draws = {
+                name: _draw(draw, self.batch_size, order.at_step(order.named_seed(self.seed, f"draw {name}"), step))
+                for name, draw in self.needs.draws.items()
+            }
+            return Batch(labeled(step), unlabeled(step), draws)
+
+        return batch
+
+    def _side(self, name: str, pool: Pool, wanted: Mapping[str, str], size: int) -> Callable[[tf.Tensor], Examples]:
+        if not size:
+            return lambda _: Examples({}, tf.zeros([0], tf.int64), tf.zeros([0], tf.int64))
+        read, labels = reader(pool), tf.constant(pool.labels)
+
+        def side(step: tf.Tensor) -> Examples:
+            def seed_of(view: str) -> tf.Tensor:
+                return order.at_step(order.named_seed(self.seed, f"view {name} {view}"), step)
+
+            seed = order.named_seed(self.seed, f"order {name}")
+            index = order.batch_indices(seed, step, batch_size=size, size=len(pool))
+            return Examples(self.views.make(wanted, read(index), seed_of), tf.gather(labels, index), index)
+
+        return side
+
+
+def _draw(draw: Beta, size: int, seed: tf.Tensor) -> tf.Tensor:
+    """Beta(a, a) as the share of one of two Gamma(a) draws, float32 [size]."""
+    gamma = tf.random.stateless_gamma(
+        [2, size], seed, alpha=tf.constant(draw.concentration, tf.float64), dtype=tf.float64
+    )
+    total = tf.reduce_sum(gamma, axis=0)
+    # Both draws underflow where the concentration is tiny; the distribution then is a fair coin.
+    share = tf.where(total > 0.0, gamma[0] / tf.where(total > 0.0, total, 1.0), 1.0)
+    return tf.cast(share, tf.float32)
+
+
+def _parts(replicas: int) -> Callable[[Batch], tf.data.Dataset]:
+    """Splits a global batch into one batch per replica, in order."""
+
+    def split(tensor: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(tensor, [replicas, tensor.shape[0] // replicas, *tensor.shape[1:]])
+
+    return lambda batch: tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(split, batch))
+
+
+def evaluation_batches(
+    pool: Pool, views: Views, *, batch_size: int, strategy: tf.distribute.Strategy
+) -> tf.data.Dataset:
+    """All examples once, in order, in full batches; the last one is filled up with its set's last example.
+
+    Args:
+      pool: the examples.
+      views: how inputs are normalised; nothing is augmented.
+      batch_size: examples per batch over all replicas, divisible by their number.
+      strategy: whose replicas each get their part of every batch.
+
+    Returns:
+      A dataset of inputs, `ceil(len(pool) / batch_size)` batches.
+    """
+    replicas = strategy.num_replicas_in_sync
+    part = batch_size // replicas
+    read = reader(pool)
+
+    def inputs(number: tf.Tensor) -> tf.Tensor:
+        index = tf.minimum(number * part + tf.range(part, dtype=tf.int64), len(pool) - 1)
+        return views.plain(read(index))
+
+    count = -(-len(pool) // batch_size) * replicas
+    dataset = tf.data.Dataset.range(count).map(inputs, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    if replicas == 1:
+        return dataset.prefetch(2)
+    return strategy.distribute_datasets_from_function(lambda _: dataset.prefetch(2))

@@ -1,0 +1,266 @@
+"""Splits: who is labeled, who validates, who is unlabeled, who is tested.
+
+The labeled examples are chosen first and depend on (dataset, split seed, count, protocol) alone; validation
+examples come out of the rest, and the unlabeled ones are what remains, with the labeled ones among them by default
+(as in FixMatch, arXiv:2001.07685, and UDA, arXiv:1904.12848). Labeled, validation and test examples are disjoint, and
+so are unlabeled, validation and test examples.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import zipfile
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from metassl_tf.data.examples import Dataset, Examples, concatenate
+from metassl_tf.data.overlap import occurs_in
+from metassl_tf.data.protocols import PROTOCOLS, Indices, ranks_in_class
+from metassl_tf.errors import UserError, near_match
+
+_logger = logging.getLogger(__name__)
+
+_PARTS = ("labeled", "validation", "unlabeled", "test")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Positions of the examples of each part. Two splits are the same exactly when their hashes are.
+
+    Attributes:
+      labeled: int64 [L], positions in `dataset.train`.
+      validation: int64 [V], positions in `dataset.validation` where that exists, else in `dataset.train`.
+      unlabeled: int64 [U], ascending. A position below len(dataset.train) is one in `dataset.train`; any other, less
+        len(dataset.train), is one in `dataset.unlabeled`. An example's `index` in a batch is its place in this array.
+      test: int64 [T], positions in `dataset.test`.
+      parameters: JSON of all that the split was made from: the dataset and its fingerprint, seed, counts, protocol.
+    """
+
+    labeled: Indices
+    validation: Indices
+    unlabeled: Indices
+    test: Indices
+    parameters: str
+
+    @property
+    def hash(self) -> str:
+        """sha256, in hexadecimal digits, of the parameters and of every position."""
+        digest = hashlib.sha256(self.parameters.encode())
+        for part in _PARTS:
+            positions = np.ascontiguousarray(getattr(self, part), "<i8")
+            digest.update(f"{part} {len(positions)} ".encode())
+            digest.update(positions.tobytes())
+        return digest.hexdigest()
+
+
+class SplitExamples(NamedTuple):
+    """The examples of each part, in the order of the split. The labels of `unlabeled` are for measuring only."""
+
+    labeled: Examples
+    validation: Examples
+    unlabeled: Examples
+    test: Examples
+
+
+def split_examples(dataset: Dataset, split: Split) -> SplitExamples:
+    """Collects the examples of each part.
+
+    Args:
+      dataset: the dataset that the split was made from.
+      split: the split.
+
+    Returns:
+      The four lists.
+
+    Raises:
+      UserError: unlabeled examples would be partly in memory and partly streamed.
+    """
+    num_train = len(dataset.train)
+    unlabeled = dataset.train.take(split.unlabeled[split.unlabeled < num_train])
+    if dataset.unlabeled is not None:
+        # The order of the positions is ascending, so that those in the pool come last.
+        pool = dataset.unlabeled.take(split.unlabeled[split.unlabeled >= num_train] - num_train)
+        unlabeled = concatenate([unlabeled, pool])
+    return SplitExamples(
+        labeled=dataset.train.take(split.labeled),
+        validation=(dataset.validation or dataset.train).take(split.validation),
+        unlabeled=unlabeled,
+        test=dataset.test.take(split.test),
+    )
+
+
+def make_split(
+    dataset: Dataset,
+    *,
+    num_labeled: int = 0,
+    num_validation: int = 0,
+    split_seed: int = 0,
+    protocol: str = "stratified",
+    labeled_in_unlabeled: bool = True,
+) -> Split:
+    """Decides who is labeled, validation, unlabeled and test.
+
+    Args:
+      dataset: the loaded dataset.
+      num_labeled: labeled examples in the whole set, not per class; 0 takes all.
+      num_validation: validation examples, in the classes' natural proportions. Where the dataset has a validation
+        set of its own they are taken from that, and 0 takes all of it; else 0 takes none.
+      split_seed: seed of the permutation in whose order examples are labeled and set apart.
+      protocol: a key of `PROTOCOLS`.
+      labeled_in_unlabeled: whether labeled examples also serve as unlabeled ones.
+
+    Returns:
+      The split. The unlabeled examples are those of the dataset's own pool, if it has one (without copies of
+      labeled, validation and test examples), else all other training examples, in the order of the dataset.
+
+    Raises:
+      UserError: the counts cannot be had, or the protocol is not known.
+    """
+    if protocol not in PROTOCOLS:
+        raise UserError(
+            f"--split_protocol={protocol} is not known. Expected one of: {', '.join(PROTOCOLS)}."
+            f"{near_match(protocol, list(PROTOCOLS))}"
+        )
+    labels = dataset.train.labels
+    if labels.max(initial=-1) < 0:
+        raise UserError("No training example has a label. Expected some: choose another --dataset or split of it.")
+    order = np.arange(len(labels)) if dataset.ordered else _permutation(len(labels), split_seed)
+    labeled, reserved = PROTOCOLS[protocol](labels, order, num_labeled, dataset.class_names)
+    _warn_of_missing_classes(labels[labeled], dataset.class_names)
+    if dataset.validation is None:
+        free = order[np.isin(order, reserved)] if len(reserved) else order[~np.isin(order, labeled)]
+        validation = _proportional(labels, free[labels[free] >= 0], num_validation)
+        apart = np.concatenate([labeled, reserved, validation])
+    else:
+        own = dataset.validation.labels
+        validation = _proportional(own, _permutation(len(own), split_seed), num_validation or len(own))
+        apart = np.concatenate([labeled, reserved])
+    parameters = {
+        "dataset": dataset.name,
+        "fingerprint": _fingerprint(dataset),
+        "num_labeled": num_labeled,
+        "num_validation": num_validation,
+        "split_seed": split_seed,
+        "split_protocol": protocol,
+        "labeled_in_unlabeled": labeled_in_unlabeled,
+    }
+    split = Split(
+        labeled=labeled,
+        validation=validation,
+        unlabeled=np.setdiff1d(np.arange(len(labels)), apart),
+        test=np.arange(len(dataset.test)),
+        parameters=json.dumps(parameters, sort_keys=True),
+    )
+    unlabeled = split.unlabeled if dataset.unlabeled is None else _own_pool(dataset, dataset.unlabeled, split)
+    if labeled_in_unlabeled:
+        unlabeled = np.sort(np.concatenate([unlabeled, labeled]))
+    return dataclasses.replace(split, unlabeled=unlabeled)
+
+
+def _permutation(count: int, seed: int) -> Indices:
+    # RandomState: its stream is frozen, so a split stays the same under every version of NumPy.
+    return np.random.RandomState(seed).permutation(count)
+
+
+def _warn_of_missing_classes(labels: Indices, class_names: tuple[str, ...]) -> None:
+    missing = [name for label, name in enumerate(class_names) if label not in labels]
+    if missing:
+        _logger.warning("%d classes have no labeled example: %s.", len(missing), ", ".join(missing))
+
+
+def _proportional(labels: Indices, candidates: Indices, count: int) -> Indices:
+    """The first candidates of each class, as many as the class's share of the candidates (largest remainders)."""
+    if count > len(candidates):
+        raise UserError(
+            f"--num_validation={count} asks for more validation examples than the {len(candidates)} labeled ones that "
+            "are left. Lower it, or lower --num_labeled so that enough remain (--num_labeled=0 labels all)."
+        )
+    if not count:
+        return candidates[:0]
+    shares = np.bincount(labels[candidates]) * (count / len(candidates))
+    quota = np.floor(shares).astype(np.int64)
+    # Stable, so that equal remainders are resolved by the order of the classes.
+    largest = np.argsort(quota - shares, kind="stable")
+    quota[largest[: count - quota.sum()]] += 1
+    ranks = ranks_in_class(labels[candidates])
+    return candidates[ranks < quota[labels[candidates]]]
+
+
+def _own_pool(dataset: Dataset, pool: Examples, split: Split) -> Indices:
+    """Positions of a dataset's own unlabeled pool, without copies of labeled, validation and test examples."""
+    validation = dataset.train if dataset.validation is None else dataset.validation
+    known = [dataset.train.take(split.labeled), validation.take(split.validation), dataset.test]
+    copies = occurs_in(pool, known)
+    if copies.any():
+        _logger.warning(
+            "%d unlabeled examples are left out: they are copies of labeled, validation or test examples.",
+            np.count_nonzero(copies),
+        )
+    if len(split.unlabeled):
+        _logger.warning(
+            "%d training examples are neither labeled nor validation examples. The unlabeled ones come from a pool of "
+            "their own, so that these are used only where they are in that pool as well.",
+            len(split.unlabeled),
+        )
+    return np.flatnonzero(~copies) + len(dataset.train)
+
+
+def _fingerprint(dataset: Dataset) -> str:
+    """sha256 of all labels and file names: what tells that a dataset changed under an old split.
+
+    Pixels are left out, since image decoders differ between machines in the last bit.
+    """
+    digest = hashlib.sha256()
+    for part in (dataset.train, dataset.test, dataset.unlabeled, dataset.validation):
+        if part is None:
+            digest.update(b"none")
+            continue
+        digest.update(f"{len(part)} examples".encode())
+        digest.update(np.ascontiguousarray(part.labels, "<i8").tobytes())
+        if part.names is not None:
+            digest.update("\n".join(part.names.tolist()).encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def save_split(path: str, split: Split) -> None:
+    """Writes a split as .npz: the four arrays, `parameters` and `hash`. The file appears whole or not at all.
+
+    Args:
+      path: where to write; its folder exists.
+      split: the split.
+    """
+    arrays = {part: getattr(split, part) for part in _PARTS}
+    partial = f"{path}.partial"
+    with open(partial, "wb") as file:
+        np.savez_compressed(file, parameters=split.parameters, hash=split.hash, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def load_split(path: str) -> Split:
+    """Reads a split that `save_split` wrote. Nothing is unpickled.
+
+    Raises:
+      UserError: the file is missing or damaged, or its hash is not that of its contents.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {part: stored[part] for part in _PARTS}
+            split = Split(**arrays, parameters=str(stored["parameters"]))
+            whole = split.hash == str(stored["hash"])
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"The split {path} cannot be read: {error}. Expected a file that a run has written: restore it from a "
+            "copy, or start in a new --workdir."
+        ) from error
+    if not whole:
+        raise UserError(
+            f"The split {path} was changed after it was written: its hash does not fit. Restore it from a copy, or "
+            "start in a new --workdir."
+        )
+    return split

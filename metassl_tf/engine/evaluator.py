@@ -1,0 +1,76 @@
+"""Predictions for a whole set, with the trained weights and with their moving average, in one pass over the data."""
+
+from typing import Any
+
+import numpy as np
+import orbit
+import tensorflow as tf
+
+from metassl_tf.data.examples import Examples
+from metassl_tf.data.pipeline import evaluation_batches
+from metassl_tf.data.views import Views
+from metassl_tf.engine.metrics import evaluate_logits
+from metassl_tf.learner.learner import Learner
+
+PARAMETERS = ("raw", "ema")
+
+
+class Evaluator(orbit.StandardEvaluator):
+    """Predicts one set.
+
+    Attributes:
+      examples: the set.
+    """
+
+    def __init__(
+        self, learner: Learner, examples: Examples, views: Views, *, batch_size: int, strategy: tf.distribute.Strategy
+    ) -> None:
+        """Prepares the batches.
+
+        Args:
+          learner: whose weights predict.
+          examples: the set.
+          views: how inputs are normalised.
+          batch_size: over all replicas; rounded up to a multiple of their number.
+          strategy: where the prediction runs.
+        """
+        replicas = strategy.num_replicas_in_sync
+        batch_size = -(-min(batch_size, len(examples)) // replicas) * replicas
+        super().__init__(evaluation_batches(examples, views, batch_size=batch_size, strategy=strategy))
+        self.examples = examples
+        self._learner = learner
+        self._strategy = strategy
+        self._num_batches = -(-len(examples) // batch_size)
+
+    def eval_begin(self) -> list[Any]:
+        """Starts an empty list of batches."""
+        return []
+
+    def eval_step(self, iterator: tf.data.Iterator) -> dict[str, tuple[tf.Tensor, ...]]:
+        """Logits of one batch, a tensor per replica, for each kind of weights."""
+
+        def predict(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {
+                kind: tf.cast(self._learner.predict(inputs, parameters=kind), tf.float32) for kind in PARAMETERS
+            }
+
+        logits = self._strategy.run(predict, args=(next(iterator),))
+        return {kind: self._strategy.experimental_local_results(value) for kind, value in logits.items()}
+
+    def eval_reduce(self, state: list[Any], step_outputs: dict[str, tuple[tf.Tensor, ...]]) -> list[Any]:
+        """Keeps a batch's logits on the host."""
+        state.append({kind: np.concatenate(parts) for kind, parts in step_outputs.items()})
+        return state
+
+    def eval_end(self, state: list[Any]) -> dict[str, np.ndarray]:
+        """Joins the batches and drops what filled up the last one."""
+        return {kind: np.concatenate([batch[kind] for batch in state])[: len(self.examples)] for kind in PARAMETERS}
+
+    def logits(self) -> dict[str, np.ndarray]:
+        """Returns `raw` and `ema` logits of every example, float32 [examples, classes]."""
+        output: dict[str, np.ndarray] = self.evaluate(tf.constant(self._num_batches))
+        return output
+
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """Returns the metrics of `raw` and `ema` weights; see `metrics.evaluate_logits`."""
+        return {kind: evaluate_logits(logits, self.examples.labels) for kind, logits in self.logits().items()}

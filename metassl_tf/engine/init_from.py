@@ -1,0 +1,76 @@
+"""`--init_from`: begin with the weights of another run. Weights only; optimizer and step start anew."""
+
+import logging
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from metassl_tf.engine.workdir import Workdir
+from metassl_tf.errors import UserError
+from metassl_tf.learner.learner import Learner
+from metassl_tf.learner.variables import statistics
+
+_EXPECTED = "Expected a workdir, a checkpoint in one (such as DIR/best/step-100), or a .keras file"
+
+
+def initialize(learner: Learner, source: str) -> None:
+    """Copies weights into a learner's model and its moving average.
+
+    Of a run, the averaged weights are taken. The last layer is left as initialised where its shape differs.
+
+    Args:
+      learner: freshly initialised.
+      source: workdir, checkpoint prefix, or `.keras` file.
+
+    Raises:
+      UserError: there is nothing to read, or the model differs in more than its last layer.
+    """
+    model_variables = learner.state_variables["model"]
+    values = _from_keras(source) if source.endswith(".keras") else _from_checkpoint(source)
+    if len(values) != len(model_variables):
+        raise UserError(
+            f"--init_from={source} has {len(values)} variables, the model has {len(model_variables)}. "
+            "Expected the same --model with the same settings."
+        )
+    head = {id(variable.value) for variable in learner.model.layers[-1].trainable_variables}
+    for variable, average, value in zip(model_variables, learner.state_variables["ema"], values, strict=True):
+        if variable.shape == value.shape:
+            variable.assign(value)
+            average.assign(value)
+        elif id(variable) in head:
+            logging.warning(
+                "--init_from: %s has shape %s there and %s here; it starts from random values.",
+                variable.name,
+                list(value.shape),
+                variable.shape.as_list(),
+            )
+        else:
+            raise UserError(
+                f"--init_from={source}: variable {variable.name} has shape {list(value.shape)} there and "
+                f"{variable.shape.as_list()} here. Expected the same --model with the same settings."
+            )
+
+
+def _from_checkpoint(source: str) -> list[np.ndarray]:
+    path = source
+    if Path(source).is_dir():
+        path = tf.train.latest_checkpoint(str(Workdir(source).checkpoints)) or source
+    if not Path(f"{path}.index").is_file():
+        raise UserError(f"--init_from={source} holds no weights. {_EXPECTED}.")
+    reader = tf.train.load_checkpoint(path)
+    values = []
+    while reader.has_tensor(name := f"ema/{len(values)}/.ATTRIBUTES/VARIABLE_VALUE"):
+        values.append(reader.get_tensor(name))
+    return values
+
+
+def _from_keras(source: str) -> list[np.ndarray]:
+    if not Path(source).is_file():
+        raise UserError(f"--init_from={source} does not exist. {_EXPECTED}.")
+    try:
+        model = keras.models.load_model(source, compile=False, safe_mode=True)
+    except (ValueError, OSError, TypeError) as error:
+        raise UserError(f"--init_from={source} cannot be read: {error}. {_EXPECTED}.") from error
+    return [variable.numpy() for variable in (*model.trainable_variables, *statistics(model))]

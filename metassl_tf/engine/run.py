@@ -1,0 +1,189 @@
+"""A whole run: from a config and a workdir to a trained, measured and exported model."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from metassl_tf import flag_definitions
+from metassl_tf.algorithms.base import Batch, Context
+from metassl_tf.config import Config
+from metassl_tf.data.splits import load_split, save_split
+from metassl_tf.engine import results, setup
+from metassl_tf.engine.checkpoints import Checkpoints
+from metassl_tf.engine.evaluator import Evaluator
+from metassl_tf.engine.history import History, Row
+from metassl_tf.engine.init_from import initialize
+from metassl_tf.engine.loop import Grid, run_loop
+from metassl_tf.engine.setup import Experiment
+from metassl_tf.engine.summaries import Summaries
+from metassl_tf.engine.trainer import Trainer
+from metassl_tf.engine.workdir import Workdir, write_atomically
+from metassl_tf.errors import UserError
+from metassl_tf.learner.schedules import ramp
+from metassl_tf.learner.step import Sums, training_step
+
+
+def train(config: Config, workdir: Workdir, *, strategy: tf.distribute.Strategy | None = None) -> dict[str, Any]:
+    """Trains, or resumes, the run of a workdir and writes everything it leaves.
+
+    Args:
+      config: the run.
+      workdir: where it lives; an earlier start of the same run is resumed.
+      strategy: devices to use instead of those that the config names.
+
+    Returns:
+      The content of `result.json`.
+
+    Raises:
+      UserError: anything that the user can mend.
+    """
+    workdir.claim(flag_definitions.to_flagfile(config))
+    experiment = setup.build(config, strategy=strategy)
+    run = Run(experiment, workdir)
+    run.resume()
+    run.train()
+    return run.finish()
+
+
+def make_trainer(experiment: Experiment) -> Trainer:
+    """Builds the trainer of an experiment at step 0."""
+    train_settings = experiment.config.train
+
+    def replica_step(batch: Batch, context: Context) -> Sums:
+        growth = ramp(
+            train_settings.unlabeled_ramp, ramp_steps=train_settings.unlabeled_ramp_steps, step=context.step
+        )
+        return training_step(
+            experiment.learner,
+            experiment.config.algorithm,
+            batch,
+            context,
+            unlabeled_weight=train_settings.unlabeled_weight * growth,
+        )
+
+    return Trainer(
+        replica_step,
+        experiment.pipeline().batches(start_step=0, strategy=experiment.strategy),
+        strategy=experiment.strategy,
+        total_steps=train_settings.steps,
+        xla=experiment.config.run.xla,
+    )
+
+
+class Run:
+    """One start of a run, up to its end."""
+
+    def __init__(self, experiment: Experiment, workdir: Workdir) -> None:
+        """Builds what the loop calls; nothing is trained yet."""
+        self._experiment = experiment
+        self._workdir = workdir
+        self._config = experiment.config
+        self._trainer = make_trainer(experiment)
+        learner = experiment.learner
+        self._checkpoints = Checkpoints(
+            workdir.checkpoints, {**learner.state_variables, "run": self._trainer.state_variables}
+        )
+        self._best = Checkpoints(workdir.best, learner.state_variables, max_to_keep=1)
+        self._evaluators = {
+            name: Evaluator(
+                learner,
+                examples,
+                experiment.views,
+                batch_size=self._config.run.eval_batch_size,
+                strategy=experiment.strategy,
+            )
+            for name, examples in (("validation", experiment.validation), ("test", experiment.test))
+            if len(examples)
+        }
+        self._start_time = time.monotonic()
+
+    def resume(self) -> None:
+        """Restores the newest intact checkpoint, or begins with the weights of `--init_from`."""
+        self._check_split()
+        restored = self._checkpoints.restore_newest()
+        if restored is None and self._config.train.init_from:
+            initialize(self._experiment.learner, self._config.train.init_from)
+        self._start_step = int(self._trainer.step.numpy())
+        self._history = History(self._workdir.metrics, restored_step=self._start_step)
+        self._earlier_seconds = self._history.rows[-1]["seconds"] if self._history.rows else 0.0
+        self._trainer.train_dataset = self._experiment.pipeline().batches(
+            start_step=self._start_step, strategy=self._experiment.strategy
+        )
+        self._summaries = Summaries(self._workdir.tensorboard, self._experiment)
+        if self._start_step == 0:
+            self._summaries.views(self._experiment.pipeline())
+
+    def _check_split(self) -> None:
+        """Stores who is labeled, or compares with what an earlier start stored."""
+        path = self._workdir.splits
+        if not path.exists():
+            save_split(str(path), self._experiment.split)
+        elif load_split(str(path)).hash != self._experiment.split.hash:
+            raise UserError(
+                f"The examples are no longer those of {path}: the data changed since this run began. Expected the same "
+                "files. Bring them back, or start in a new --workdir."
+            )
+
+    def train(self) -> None:
+        """Trains to the last step, evaluating and checkpointing on the way."""
+        settings = self._config.run
+        grid = Grid(
+            total=self._config.train.steps,
+            log=settings.log_steps,
+            evaluate=settings.eval_steps,
+            checkpoint=settings.checkpoint_steps,
+        )
+        run_loop(
+            self._trainer,
+            grid,
+            on_metrics=self._summaries.training,
+            on_evaluation=self._evaluate,
+            save=self._checkpoints.save,
+            examples_per_step=self._experiment.examples_per_step,
+        )
+
+    def _evaluate(self, step: int, training_metrics: dict[str, float]) -> str:
+        seconds = time.monotonic() - self._start_time
+        row: Row = {
+            "step": step,
+            "seconds": round(self._earlier_seconds + seconds, 3),
+            "examples_per_second": round(
+                (step - self._start_step) * self._experiment.examples_per_step / seconds, 1
+            ),
+            "train": training_metrics,
+            **{name: evaluator.metrics() for name, evaluator in self._evaluators.items()},
+        }
+        self._history.append(row)
+        self._summaries.evaluation(step, row)
+        best = results.best_row(self._history.rows, self._config.run.best_metric)
+        if best is row:
+            self._best.save(step)
+        return ", ".join(f"{name} {row[name]['ema']['accuracy']:.2%}" for name in self._evaluators)
+
+    def finish(self) -> dict[str, Any]:
+        """Writes result, report and export of a run that is at its last step."""
+        result = results.summarize(self._history.rows, self._experiment)
+        self._summaries.finish(result)
+        write_atomically(self._workdir.result, lambda file: file.write(results.to_json(result)))
+        return result
+
+
+def default_workdir(config: Config) -> Path:
+    """Where a run goes that was given no workdir: `runs/<dataset>-<algorithm>-<labels>-<seed>`."""
+    dataset = config.data.dataset.replace(":", "-").replace("/", "-")
+    return Path("runs") / f"{dataset}-{config.train.algorithm}-{config.data.num_labeled}-{config.run.seed}"
+
+
+def describe(result: dict[str, Any], workdir: Workdir) -> str:
+    """The last lines a user sees: how good the model is and where everything lies."""
+    accuracy = result["test_accuracy"]
+    lines = [
+        f"test accuracy  {accuracy:.4f}" if accuracy is not None else "test accuracy  not measured: no test set",
+        f"result         {workdir.result}",
+        f"report         {workdir.report / 'index.html'}",
+        f"export         {workdir.export}",
+        f"TensorBoard    tensorboard --logdir {workdir.tensorboard}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,270 @@
+"""From a config to everything a run needs: data, split, views, model and learner. Shared by all binaries."""
+
+import dataclasses
+import logging
+import random
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from metassl_tf.augment.normalize import Normalization
+from metassl_tf.augment.policies import find_policy
+from metassl_tf.config import Config
+from metassl_tf.data.examples import Dataset, Examples
+from metassl_tf.data.pipeline import Pipeline
+from metassl_tf.data.sources import load_dataset, load_unlabeled
+from metassl_tf.data.splits import Split, make_split, split_examples
+from metassl_tf.data.views import ImageViews, PointViews, Views, reader
+from metassl_tf.errors import UserError
+from metassl_tf.learner.learner import Learner, Optimization
+from metassl_tf.models.build import build_model
+
+_STATISTICS_SAMPLE = 10_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A run, built and not yet started.
+
+    Attributes:
+      config: its settings.
+      dataset: what the source gave.
+      split: who is labeled, unlabeled, validation and test.
+      labeled: the labeled examples, in the split's order.
+      unlabeled: the unlabeled ones, in the split's order, with labels for measuring only.
+      validation: set apart; may be empty.
+      test: held out; may be empty.
+      views: how inputs are made.
+      strategy: the devices.
+      learner: the model and what changes with it.
+    """
+
+    config: Config
+    dataset: Dataset
+    split: Split
+    labeled: Examples
+    unlabeled: Examples
+    validation: Examples
+    test: Examples
+    views: Views
+    strategy: tf.distribute.Strategy
+    learner: Learner
+
+    def pipeline(self) -> Pipeline:
+        """The batches of the run."""
+        train = self.config.train
+        return Pipeline(
+            labeled=self.labeled,
+            unlabeled=self.unlabeled,
+            views=self.views,
+            needs=self.config.algorithm.needs(),
+            batch_size=train.batch_size,
+            unlabeled_batch_size=train.batch_size * train.unlabeled_ratio,
+            seed=self.config.run.seed,
+        )
+
+    @property
+    def examples_per_step(self) -> int:
+        """Labeled and unlabeled examples of a step, each counted once however many views it has."""
+        train = self.config.train
+        ratio = train.unlabeled_ratio if self.config.algorithm.needs().unlabeled_views else 0
+        return train.batch_size * (1 + ratio)
+
+
+def choose_strategy(distribution: str, tpu: str) -> tf.distribute.Strategy:
+    """Finds the devices.
+
+    Args:
+      distribution: `auto`, `one_device`, `mirrored` or `tpu`.
+      tpu: name or address of the TPU, for `tpu`.
+
+    Returns:
+      A strategy; the default one, which adds nothing to the graph, for one device.
+
+    Raises:
+      UserError: there is no TPU to connect to.
+    """
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if distribution == "one_device" or (distribution == "auto" and gpus <= 1):
+        return tf.distribute.get_strategy()
+    from official.common import distribute_utils  # imports for seconds, and most runs have one device
+
+    if distribution != "tpu":
+        return distribute_utils.get_distribution_strategy("mirrored", num_gpus=gpus)
+    try:
+        return distribute_utils.get_distribution_strategy("tpu", tpu_address=tpu or "local")
+    except (ValueError, tf.errors.OpError) as error:
+        raise UserError(
+            f"--distribution=tpu found no TPU ({str(error).splitlines()[0]}). Expected to run on a TPU VM, or "
+            "--tpu=NAME of one that can be reached."
+        ) from error
+
+
+def seed_everything(config: Config) -> None:
+    """Seeds what draws initial weights, and makes kernels reproducible where asked for.
+
+    Args:
+      config: of the run; `--deterministic=auto` means on unless there is a GPU.
+    """
+    random.seed(config.run.seed)
+    keras.utils.set_random_seed(config.run.seed % 2**32)
+    on_cpu = not tf.config.list_physical_devices("GPU") and config.run.distribution != "tpu"
+    if config.run.deterministic == "on" or (config.run.deterministic == "auto" and on_cpu):
+        tf.config.experimental.enable_op_determinism()
+    keras.config.set_dtype_policy(config.run.precision)
+
+
+def build(config: Config, *, strategy: tf.distribute.Strategy | None = None) -> Experiment:
+    """Builds a run.
+
+    Args:
+      config: its settings.
+      strategy: devices to use instead of those that the config names.
+
+    Returns:
+      The run, with freshly initialised weights.
+
+    Raises:
+      UserError: the settings do not fit the data, the model or each other.
+    """
+    seed_everything(config)
+    strategy = strategy or choose_strategy(config.run.distribution, config.run.tpu)
+    data = config.data
+    needs_unlabeled = bool(config.algorithm.needs().unlabeled_views)
+    dataset = load_dataset(
+        data.dataset,
+        settings=config.source,
+        data_dir=data.data_dir,
+        image_size=data.image_size,
+        channels=data.channels,
+        download=data.download,
+        strict_data=data.strict_data,
+        split_seed=data.split_seed,
+    )
+    if data.unlabeled_dataset and needs_unlabeled:
+        dataset = load_unlabeled(
+            data.unlabeled_dataset,
+            dataset,
+            data_dir=data.data_dir,
+            download=data.download,
+            strict_data=data.strict_data,
+            split_seed=data.split_seed,
+        )
+    split = make_split(
+        dataset,
+        num_labeled=data.num_labeled,
+        num_validation=data.num_validation,
+        split_seed=data.split_seed,
+        protocol=data.split_protocol,
+        labeled_in_unlabeled=data.labeled_in_unlabeled,
+    )
+    views = make_views(config, dataset)
+    _check_batches(config, split, dataset)
+    with strategy.scope():
+        model = build_model(config.train.model, config.model, dataset.train.shape, dataset.num_classes)
+        learner = Learner(model, _optimization(config), seed=config.run.seed)
+    return Experiment(
+        config=config,
+        dataset=dataset,
+        split=split,
+        **split_examples(dataset, split)._asdict(),
+        views=views,
+        strategy=strategy,
+        learner=learner,
+    )
+
+
+def _optimization(config: Config) -> Optimization:
+    train = config.train
+    if train.warmup_steps >= train.steps:
+        raise UserError(
+            f"--warmup_steps={train.warmup_steps} does not end before --steps={train.steps}. "
+            "Expected fewer steps of warm-up than of training."
+        )
+    if not train.ema_ramp and train.steps < 5 / (1 - train.ema_decay):
+        logging.warning(
+            "The moving average with --ema_decay=%g still remembers the initial weights after %d steps; "
+            "use --ema_ramp or at least %d steps.",
+            train.ema_decay,
+            train.steps,
+            round(5 / (1 - train.ema_decay)),
+        )
+    return Optimization(
+        rule=config.rule,
+        schedule=config.schedule,
+        learning_rate=train.learning_rate,
+        total_steps=train.steps,
+        warmup_steps=train.warmup_steps,
+        l2_weight_decay=train.l2_weight_decay,
+        weight_decay_coverage=train.weight_decay_coverage,
+        gradient_clip_norm=train.gradient_clip_norm,
+        ema_decay=train.ema_decay,
+        ema_ramp=train.ema_ramp,
+        ema_statistics=train.ema_statistics,
+    )
+
+
+def _check_batches(config: Config, split: Split, dataset: Dataset) -> None:
+    """A labeled batch may repeat its few labels; beyond the whole set, a batch size is a mistake."""
+    train = config.train
+    largest = len(dataset.train)
+    if train.batch_size > largest:
+        raise UserError(
+            f"--batch_size={train.batch_size} is larger than the set, which has {largest} examples. "
+            f"Expected at most {largest}."
+        )
+    if train.batch_size > len(split.labeled):
+        logging.info(
+            "--batch_size=%d is larger than the %d labeled examples; each is seen more than once in a step.",
+            train.batch_size,
+            len(split.labeled),
+        )
+    if not config.algorithm.needs().unlabeled_views:
+        return
+    if not len(split.unlabeled):
+        raise UserError(
+            f"--algorithm={train.algorithm} learns from unlabeled examples and there are none. Expected some beside "
+            "the labeled ones: lower --num_labeled, or give --unlabeled_dataset."
+        )
+    unlabeled_batch = train.batch_size * train.unlabeled_ratio
+    if unlabeled_batch > len(split.unlabeled):
+        raise UserError(
+            f"--batch_size x --unlabeled_ratio is {unlabeled_batch}, larger than the set of {len(split.unlabeled)} "
+            f"unlabeled examples. Expected at most that many."
+        )
+
+
+def make_views(config: Config, dataset: Dataset) -> Views:
+    """Decides how inputs are made from the settings and the data."""
+    settings = config.augment
+    if dataset.modality == "points":
+        return PointViews(noise=settings.point_noise)
+    height, width, channels = dataset.train.shape
+    name = settings.strong_policy
+    if name == "auto":
+        name = "digits" if channels == 1 and width < 16 else "fixmatch"
+    policy = find_policy(
+        name, num_layers=settings.strong_layers or None, magnitude=settings.strong_magnitude or None
+    )
+    normalization = Normalization()
+    if settings.normalization == "mean_std":
+        normalization = _measured_normalization(dataset.train)
+    flip = dataset.flip if settings.weak_flip == "auto" else settings.weak_flip == "on"
+    return ImageViews(
+        flip=flip,
+        padding=round(settings.weak_shift * min(height, width)),
+        padding_mode=settings.weak_padding,
+        policy=policy,
+        # With zero mean, UDA and its followers fill with what becomes zero.
+        fill=normalization.mean_fill() if settings.normalization == "mean_std" else policy.fill,
+        normalization=normalization,
+    )
+
+
+def _measured_normalization(examples: Examples) -> Normalization:
+    """Mean and standard deviation of each channel over (a sample of) the training images."""
+    index = np.linspace(0, len(examples) - 1, min(len(examples), _STATISTICS_SAMPLE)).astype(np.int64)
+    images = reader(examples)(tf.constant(index)).numpy() / 255.0
+    deviation = np.maximum(images.std(axis=(0, 1, 2)), 1e-3)  # a constant channel has no scale of its own
+    return Normalization(mean=tuple(images.mean(axis=(0, 1, 2)).tolist()), std=tuple(deviation.tolist()))

@@ -1,0 +1,89 @@
+"""TensorBoard: scalars, images of the views, histograms of the weights, and HParams."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
+
+from metassl_tf.data.pipeline import Pipeline
+from metassl_tf.data.views import ImageViews
+from metassl_tf.engine.history import Row
+from metassl_tf.engine.setup import Experiment
+
+_GRID_IMAGES = 16
+
+
+class Summaries:
+    """Writes the event files of one start of a run."""
+
+    def __init__(self, folder: Path, experiment: Experiment) -> None:
+        """Opens an event file.
+
+        Args:
+          folder: TensorBoard's log folder.
+          experiment: the run.
+        """
+        self._experiment = experiment
+        self._writer = tf.summary.create_file_writer(str(folder))
+
+    def training(self, step: int, metrics: dict[str, float]) -> None:
+        """Writes the training metrics of the last steps, and the learning rate."""
+        with self._writer.as_default(step=step):
+            for name, value in metrics.items():
+                tf.summary.scalar(f"train/{name}", value)
+            tf.summary.scalar(
+                "train/learning_rate", self._experiment.learner.learning_rate(tf.constant(step, tf.int64))
+            )
+
+    def evaluation(self, step: int, row: Row) -> None:
+        """Writes the metrics of one evaluation and histograms of the weights."""
+        with self._writer.as_default(step=step):
+            for name in ("validation", "test"):
+                for kind, metrics in row.get(name, {}).items():
+                    for metric, value in metrics.items():
+                        if isinstance(value, float):
+                            tf.summary.scalar(f"{name}/{kind}/{metric}", value)
+            for variable in self._experiment.learner.model.trainable_variables:
+                tf.summary.histogram(variable.path, variable.value)
+        self._writer.flush()
+
+    def views(self, pipeline: Pipeline) -> None:
+        """Writes what the first batch looks like: a row of images per view."""
+        grid = view_grid(self._experiment, pipeline)
+        with self._writer.as_default(step=0):
+            for name, images in grid.items():
+                tf.summary.image(f"views/{name}", images, max_outputs=_GRID_IMAGES)
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Writes the run's settings and final metrics for the HParams page."""
+        config = {
+            name: value if isinstance(value, (bool, int, float, str)) else str(value)
+            for name, value in self._experiment.config.values().items()
+        }
+        with self._writer.as_default(step=result["step"]):
+            hparams.hparams(config)
+            if result["test_accuracy"] is not None:
+                tf.summary.scalar("test_accuracy", result["test_accuracy"])
+        self._writer.close()
+
+
+def view_grid(experiment: Experiment, pipeline: Pipeline) -> dict[str, np.ndarray]:
+    """The first images of the first batch under each view.
+
+    Args:
+      experiment: the run.
+      pipeline: its batches.
+
+    Returns:
+      `labeled/<view>` and `unlabeled/<view>` -> uint8 [N, H, W, C]; empty where examples are no images.
+    """
+    if not isinstance(experiment.views, ImageViews):
+        return {}
+    batch = pipeline.batch_function()(tf.constant(0, tf.int64))
+    return {
+        f"{side}/{name}": experiment.views.normalization.denormalize(inputs[:_GRID_IMAGES]).numpy()
+        for side, examples in (("labeled", batch.labeled), ("unlabeled", batch.unlabeled))
+        for name, inputs in examples.views.items()
+    }

@@ -1,0 +1,108 @@
+"""The training step as orbit runs it: many steps per call, sums of metrics kept on the device."""
+
+import math
+from collections.abc import Callable
+
+import orbit
+import tensorflow as tf
+
+from metassl_tf.algorithms.base import Batch, Context
+from metassl_tf.errors import UserError
+from metassl_tf.learner.step import Sums
+
+ReplicaStep = Callable[[Batch, Context], Sums]
+
+
+class Trainer(orbit.StandardTrainer):
+    """Runs steps and keeps (sum, count) of every metric since the last `read_metrics`.
+
+    Attributes:
+      step: number of steps taken, int64.
+      names: the metrics, in the order of the sums.
+    """
+
+    def __init__(
+        self,
+        replica_step: ReplicaStep,
+        dataset: tf.data.Dataset,
+        *,
+        strategy: tf.distribute.Strategy,
+        total_steps: int,
+        xla: bool = False,
+    ) -> None:
+        """Traces the step once, without running it.
+
+        Args:
+          replica_step: one step on one replica's batch.
+          dataset: batches of the shapes to come; replace it by setting `train_dataset`.
+          strategy: where the step runs.
+          total_steps: length of the run.
+          xla: compile the step with XLA.
+        """
+        super().__init__(dataset, orbit.StandardTrainerOptions(use_tf_function=True, use_tf_while_loop=True))
+        self._replica_step = tf.function(replica_step, jit_compile=True) if xla else replica_step
+        self._strategy = strategy
+        self._total_steps = total_steps
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self.names: list[str] = []
+        self._sums: tf.Variable | None = None
+        self._first_bad: tf.Variable | None = None
+        self.train(tf.constant(0))
+
+    @property
+    def state_variables(self) -> list[tf.Variable]:
+        """What survives a step beside the learner's state."""
+        return [self.step, self._sums, self._first_bad]
+
+    def train_step(self, iterator: tf.data.Iterator) -> None:
+        """Takes one step; called while tracing the loop."""
+        batch = next(iterator)
+        context = Context(tf.identity(self.step), self._total_steps)
+        results = self._strategy.run(self._replica_step, args=(batch, context))
+        sums: Sums = tf.nest.map_structure(lambda value: self._strategy.experimental_local_results(value)[0], results)
+        self._create_sums(list(sums))
+        table = tf.stack(list(sums.values()))  # [metrics, 2]
+        bad = tf.reduce_any(~tf.math.is_finite(table), axis=1)
+        self._sums.assign_add(table)
+        self._first_bad.assign(tf.where(bad & (self._first_bad < 0), context.step, self._first_bad))
+        self.step.assign_add(1)
+
+    def _create_sums(self, names: list[str]) -> None:
+        """Makes the sums when the first trace shows which there are."""
+        if self._sums is not None:
+            return
+        self.names = names
+        with tf.init_scope():
+            self._sums = tf.Variable(tf.zeros([len(names), 2]), trainable=False, name="sums")
+            self._first_bad = tf.Variable(tf.fill([len(names)], tf.constant(-1, tf.int64)), trainable=False)
+
+    def check_finite(self) -> None:
+        """Stops a run that has left the real numbers.
+
+        Raises:
+          UserError: a loss term, the loss or the gradient has become infinite or NaN; says which, and at which step.
+        """
+        steps = {name: int(step) for name, step in zip(self.names, self._first_bad.numpy(), strict=True) if step >= 0}
+        if not steps:
+            return
+        first = min(steps.values())
+        # A term says more than the loss it is part of, and that says more than the gradient.
+        names = sorted((name for name, step in steps.items() if step == first), key=_vagueness)
+        raise UserError(
+            f"{names[0]} became infinite or NaN at step {first}. Expected a finite loss; the checkpoints from before "
+            "are intact. Lower --learning_rate, set --gradient_clip_norm, or look at the inputs."
+        )
+
+    def read_metrics(self) -> dict[str, float]:
+        """Returns the mean of every metric since the last call, without those that had no example, and starts anew."""
+        sums = self._sums.numpy()
+        self._sums.assign(tf.zeros_like(self._sums))
+        return {
+            name: float(total / count)
+            for name, (total, count) in zip(self.names, sums, strict=True)
+            if count > 0 and math.isfinite(total)
+        }
+
+
+def _vagueness(name: str) -> int:
+    return 2 if name == "gradient_norm" else 1 if name == "loss" else 0

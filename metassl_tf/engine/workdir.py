@@ -1,0 +1,97 @@
+"""The folder of a run: what is in it, and that it belongs to this run alone."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from metassl_tf.errors import UserError
+
+
+class Workdir:
+    """Paths inside a workdir, named once.
+
+    Attributes:
+      root: the folder itself.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        """Names the paths; creates nothing."""
+        self.root = Path(root)
+        self.config = self.root / "config.flags"
+        self.splits = self.root / "splits.npz"
+        self.checkpoints = self.root / "checkpoints"
+        self.best = self.root / "best"
+        self.tensorboard = self.root / "tensorboard"
+        self.metrics = self.root / "metrics.jsonl"
+        self.result = self.root / "result.json"
+        self.report = self.root / "report"
+        self.export = self.root / "export"
+        self.model = self.root / "model.keras"
+
+    def claim(self, flagfile: str) -> None:
+        """Creates the folder for a run, or recognises it as this run's to resume.
+
+        Args:
+          flagfile: the run's config, as `flag_definitions.to_flagfile` writes it.
+
+        Raises:
+          UserError: the folder is a file, cannot be written, or holds a run of another config.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"--workdir={self.root} cannot be made: {error.strerror}. Expected a folder that can be written."
+            ) from error
+        if not self.config.exists():
+            write_atomically(self.config, lambda file: file.write(flagfile.encode()))
+            return
+        difference = _first_difference(self.config.read_text(), flagfile)
+        if difference:
+            raise UserError(
+                f"--workdir={self.root} holds a run with other settings: it has {difference[0]}, this command has "
+                f"{difference[1]}. Choose another --workdir, or repeat the settings in {self.config} to resume."
+            )
+
+    def existing_config(self) -> Path:
+        """Returns the path of `config.flags`.
+
+        Raises:
+          UserError: there is none, so that this is not a workdir.
+        """
+        if not self.config.is_file():
+            raise UserError(
+                f"{self.root} is not a workdir: it has no config.flags. Expected a folder that "
+                "metassl_tf.train wrote with --workdir."
+            )
+        return self.config
+
+
+def _first_difference(present: str, wanted: str) -> tuple[str, str] | None:
+    present_lines, wanted_lines = present.splitlines(), wanted.splitlines()
+    only_present = [line for line in present_lines if line not in wanted_lines]
+    only_wanted = [line for line in wanted_lines if line not in present_lines]
+    if not only_present and not only_wanted:
+        return None
+    first = (only_present or only_wanted)[0].split("=")[0]
+    same = [[line for line in lines if line.split("=")[0] == first] for lines in (only_present, only_wanted)]
+    return (same[0] or [f"no {first}"])[0], (same[1] or [f"no {first}"])[0]
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file so that a kill in the middle leaves the old one, or none, and never a part.
+
+    Args:
+      path: the file.
+      write: called with the open temporary file beside it.
+
+    Raises:
+      OSError: the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

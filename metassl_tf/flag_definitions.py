@@ -1,0 +1,203 @@
+"""Flags from dataclass fields and back. The only module of the library that knows absl.
+
+A field of a run's own settings becomes a flag with the field's default. The fields of everything that can be chosen
+by name (`--algorithm`, `--model`, ...) become flags as well; a flag that several share, such as `--threshold`,
+defaults to the chosen one's own value, and one that the chosen ones do not have is an error: no setting is ever
+silently ignored.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from metassl_tf import config as config_lib
+from metassl_tf.algorithms import ALGORITHMS
+from metassl_tf.data.sources import SOURCES, parse_dataset
+from metassl_tf.errors import UserError, near_match
+from metassl_tf.learner.schedules import SCHEDULES
+from metassl_tf.learner.update_rules import OPTIMIZERS
+from metassl_tf.models import MODELS
+from metassl_tf.models.dotted_path import is_dotted_path
+from metassl_tf.settings import check_settings
+
+FLAGS = flags.FLAGS
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Something chosen by name: the part of `Config` it becomes, the flag that names it, and the table."""
+
+    part: str
+    flag: str
+    table: Mapping[str, type]
+
+
+CHOICES = (
+    Choice("source", "dataset", SOURCES),
+    Choice("algorithm", "algorithm", ALGORITHMS),
+    Choice("model", "model", MODELS),
+    Choice("rule", "optimizer", OPTIMIZERS),
+    Choice("schedule", "schedule", SCHEDULES),
+)
+
+
+def _define(name: str, kind: Any, default: Any, help_text: str) -> None:
+    if kind is bool:
+        flags.DEFINE_boolean(name, default, help_text)
+    elif kind is int:
+        flags.DEFINE_integer(name, default, help_text)
+    elif kind is float:
+        flags.DEFINE_float(name, default, help_text)
+    elif kind is str:
+        flags.DEFINE_string(name, default, help_text)
+    else:
+        flags.DEFINE_list(name, default, help_text)
+
+
+def _help(field: dataclasses.Field[Any]) -> str:
+    choices = field.metadata["choices"]
+    return field.metadata["help"] + (f" One of: {', '.join(choices)}." if choices else "")
+
+
+def _define_section(section: type) -> None:
+    kinds = typing.get_type_hints(section)
+    for field in dataclasses.fields(section):
+        text = _help(field)
+        tables = [choice.table for choice in CHOICES if choice.flag == field.name]
+        if tables and field.name != "dataset":
+            text += f" One of: {', '.join(tables[0])}."
+        _define(field.name, kinds[field.name], field.default, text)
+
+
+def _define_choice(choice: Choice) -> None:
+    """One flag for each field name of the table's entries; None stands for the entry's own default."""
+    owners: dict[str, list[tuple[str, dataclasses.Field[Any], Any]]] = {}
+    for name, entry in choice.table.items():
+        kinds = typing.get_type_hints(entry)
+        for field in dataclasses.fields(entry):
+            owners.setdefault(field.name, []).append((name, field, kinds[field.name]))
+    for flag, found in owners.items():
+        defaults = ", ".join(f"{name} {_text(field.default)}" for name, field, _ in found)
+        _define(flag, found[0][2], None, f"{_help(found[0][1])} Used by --{choice.flag}: {defaults}.")
+
+
+def define() -> None:
+    """Defines every flag of a run. Importing this module calls it once."""
+    for section in config_lib.SECTIONS.values():
+        _define_section(section)
+    for choice in CHOICES:
+        _define_choice(choice)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (tuple, list)):
+        return ",".join(str(item) for item in value)
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _value(name: str, kind: Any) -> Any:
+    """The flag's value in its field's type: absl gives lists of strings where the field is a tuple of numbers."""
+    value = FLAGS[name].value
+    if typing.get_origin(kind) is not tuple:
+        return value
+    item = typing.get_args(kind)[0]
+    try:
+        return tuple(item(part) for part in value)
+    except ValueError:
+        raise UserError(
+            f"--{name}={_text(value)} is not a list of {item.__name__} values. Expected for example --{name}=100,100."
+        ) from None
+
+
+def check_flagfile_first(arguments: Sequence[str]) -> None:
+    """Refuses a `--flagfile` behind other flags: absl would silently let the file win over them.
+
+    Args:
+      arguments: the command line without the program.
+
+    Raises:
+      UserError: a flag stands before a `--flagfile`.
+    """
+    earlier = ""
+    for argument in arguments:
+        if argument.lstrip("-").split("=")[0] != "flagfile":
+            earlier = earlier or (argument if argument.startswith("-") else "")
+        elif earlier:
+            raise UserError(
+                f"{argument} stands behind {earlier}, whose value the file could silently replace. "
+                f"Put --flagfile first: the flags behind it win over the file."
+            )
+
+
+def read() -> config_lib.Config:
+    """Builds the run's config from the parsed flags.
+
+    Returns:
+      The config, every value checked against its choices and range.
+
+    Raises:
+      UserError: an unknown name or a value out of range, or a flag that the chosen parts do not use.
+    """
+    parts: dict[str, Any] = {}
+    for name, section in config_lib.SECTIONS.items():
+        kinds = typing.get_type_hints(section)
+        fields = dataclasses.fields(section)
+        parts[name] = section(**{field.name: _value(field.name, kinds[field.name]) for field in fields})
+        check_settings(parts[name])
+    for choice in CHOICES:
+        parts[choice.part] = _chosen(choice, FLAGS[choice.flag].value)
+        if parts[choice.part] is not None:
+            check_settings(parts[choice.part])
+    config = config_lib.Config(**parts)
+    for name, why in config_lib.unused(config).items():
+        if FLAGS[name].present:
+            raise UserError(f"--{name} has no effect here: {why}. Expected it to be left out.")
+    return config
+
+
+def _chosen(choice: Choice, name: str) -> Any:
+    key = parse_dataset(name)[0] if choice.part == "source" else name
+    given = {flag for entry in choice.table.values() for flag in _field_names(entry) if FLAGS[flag].value is not None}
+    if choice.part == "model" and is_dotted_path(name):
+        used: set[str] = set()
+    elif key not in choice.table:
+        known = list(choice.table)
+        raise UserError(
+            f"--{choice.flag}={name} is not known. Expected one of: {', '.join(known)}.{near_match(key, known)}"
+        )
+    else:
+        used = _field_names(choice.table[key])
+    unused = sorted(given - used)
+    if unused:
+        listed = ", ".join(f"--{flag}" for flag in sorted(used)) or "none of its own"
+        raise UserError(f"--{unused[0]} is not a setting of --{choice.flag}={name}. It uses: {listed}.")
+    if key not in choice.table:
+        return None
+    kinds = typing.get_type_hints(choice.table[key])
+    return choice.table[key](**{flag: _value(flag, kinds[flag]) for flag in given})
+
+
+def _field_names(entry: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(entry)}
+
+
+def to_flagfile(config: config_lib.Config) -> str:
+    """Writes a config as the text of a flagfile that alone reproduces it.
+
+    Args:
+      config: any config.
+
+    Returns:
+      One `--name=value` line per setting that has an effect.
+    """
+    unused = config_lib.unused(config)
+    lines = [f"--{name}={_text(value)}" for name, value in config.values().items() if name not in unused]
+    return "\n".join(lines) + "\n"
+
+
+define()
