@@ -7,11 +7,13 @@ silently ignored.
 """
 
 import dataclasses
+import sys
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from absl import flags
+from absl import app, flags
+from absl import logging as absl_logging
 
 from metassl_tf import config as config_lib
 from metassl_tf.algorithms import ALGORITHMS
@@ -132,6 +134,29 @@ def check_flagfile_first(arguments: Sequence[str]) -> None:
                 f"{argument} stands behind {earlier}, whose value the file could silently replace. "
                 f"Put --flagfile first: the flags behind it win over the file."
             )
+
+
+def run_binary(main: Callable[[], None]) -> None:
+    """Runs a program: parses the command line, and turns what a user can mend into one line and status 1.
+
+    Args:
+      main: called when the flags are parsed.
+    """
+
+    def guarded(arguments: list[str]) -> None:
+        if FLAGS.verbosity < 0:
+            absl_logging.set_verbosity(absl_logging.WARNING)  # TensorFlow's own notes are no news to a user
+        try:
+            if arguments[1:]:
+                raise UserError(f"Unexpected argument {arguments[1]!r}. Expected flags only, written as --name=value.")
+            check_flagfile_first(sys.argv[1:])
+            main()
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            sys.exit("\nStopped. Give the same command again to resume from the last checkpoint.")
+
+    app.run(guarded)
 
 
 def read() -> config_lib.Config:

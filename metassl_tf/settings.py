@@ -96,5 +96,5 @@ def check_settings(settings: Any) -> None:
             if is_number and not _in_range(number, field.metadata):
                 expected = _expected_range(field.metadata) or "a finite number"
                 raise UserError(
-                    f"--{field.name}={number} is out of range. Expected {expected}: {field.metadata['help']}."
+                    f"--{field.name}={number} is out of range. Expected {expected}: {field.metadata['help']}"
                 )

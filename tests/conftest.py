@@ -29,3 +29,9 @@ def fresh_keras_state() -> Iterator[None]:
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(scope="session")
+def mirrored() -> tf.distribute.Strategy:
+    """Two replicas on the two logical CPUs. One for all tests: a second over the same devices would share its keys."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

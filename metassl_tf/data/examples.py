@@ -78,15 +78,15 @@ def concatenate(parts: Sequence[Examples]) -> Examples:
     Raises:
       UserError: some are in memory and others are streamed.
     """
+    parts = [part for part in parts if len(part)] or parts[:1]
+    if len(parts) == 1:
+        return parts[0]
     if len({part.streamed for part in parts}) > 1:
         raise UserError(
             "Some examples are in memory and others are streamed from files, so they cannot form one list. "
             "Raise --memory_limit to bring all of them into memory, or pass --nolabeled_in_unlabeled to keep "
             "the labeled examples out of a streamed --unlabeled_dataset."
         )
-    parts = [part for part in parts if len(part)] or parts[:1]
-    if len(parts) == 1:
-        return parts[0]
     names = None
     if any(part.names is not None for part in parts):
         names = np.concatenate([np.full(len(part), "") if part.names is None else part.names for part in parts])

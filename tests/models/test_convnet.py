@@ -36,5 +36,5 @@ def test_takes_images_only() -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(UserError, match="--batch_norm_momentum=1.0 is out of range"):
+    with pytest.raises(UserError, match=r"--batch_norm_momentum=1\.0 is out of range"):
         build_model("convnet", ConvNet(batch_norm_momentum=1.0), (8, 8, 1), 2)

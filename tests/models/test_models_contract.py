@@ -141,7 +141,7 @@ def test_logits_are_float32_under_mixed_precision(
     for training in (True, False):
         logits = model(images(4, 8, 8, 1), training=training)
         assert logits.dtype == tf.float32
-        # Some bits of bfloat16's 8 are gone in a rounded number: that all would be is next to impossible.
+        # Not computed in bfloat16 and cast: more bits are in use than bfloat16 has.
         assert np.any(logits.numpy() != tf.cast(tf.cast(logits, tf.bfloat16), tf.float32).numpy())
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
 

@@ -1,4 +1,4 @@
-"""The three published variants: their parameters counted, and their outputs against a transcription in plain TensorFlow."""
+"""The three published variants: their parameters, counted, and their outputs against the released code, transcribed."""
 
 from collections.abc import Callable
 
