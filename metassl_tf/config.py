@@ -204,3 +204,26 @@ def unused(config: Config) -> dict[str, str]:
     if config.run.distribution != "tpu":
         reasons["tpu"] = "--distribution is not tpu"
     return reasons
+
+
+def flag_text(value: Any) -> str:
+    """Writes a setting's value as a command line takes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (tuple, list)):
+        return ",".join(str(item) for item in value)
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def to_flagfile(config: Config) -> str:
+    """Writes a config as the text of a flagfile that alone reproduces it.
+
+    Args:
+      config: any config.
+
+    Returns:
+      One `--name=value` line per setting that has an effect.
+    """
+    without_effect = unused(config)
+    values = {name: value for name, value in config.values().items() if name not in without_effect}
+    return "".join(f"--{name}={flag_text(value)}\n" for name, value in values.items())

@@ -46,17 +46,16 @@ CHOICES = (
 )
 
 
-def _define(name: str, kind: Any, default: Any, help_text: str) -> None:
-    if kind is bool:
-        flags.DEFINE_boolean(name, default, help_text)
-    elif kind is int:
-        flags.DEFINE_integer(name, default, help_text)
-    elif kind is float:
-        flags.DEFINE_float(name, default, help_text)
-    elif kind is str:
-        flags.DEFINE_string(name, default, help_text)
-    else:
-        flags.DEFINE_list(name, default, help_text)
+_DEFINE = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+
+
+def _define(name: str, kind: Any, default: Any, help_text: str, values: flags.FlagValues) -> None:
+    _DEFINE.get(kind, flags.DEFINE_list)(name, default, help_text, flag_values=values)
 
 
 def _help(field: dataclasses.Field[Any]) -> str:
@@ -64,17 +63,17 @@ def _help(field: dataclasses.Field[Any]) -> str:
     return field.metadata["help"] + (f" One of: {', '.join(choices)}." if choices else "")
 
 
-def _define_section(section: type) -> None:
+def _define_section(section: type, values: flags.FlagValues) -> None:
     kinds = typing.get_type_hints(section)
     for field in dataclasses.fields(section):
         text = _help(field)
         tables = [choice.table for choice in CHOICES if choice.flag == field.name]
         if tables and field.name != "dataset":
             text += f" One of: {', '.join(tables[0])}."
-        _define(field.name, kinds[field.name], field.default, text)
+        _define(field.name, kinds[field.name], field.default, text, values)
 
 
-def _define_choice(choice: Choice) -> None:
+def _define_choice(choice: Choice, values: flags.FlagValues) -> None:
     """One flag for each field name of the table's entries; None stands for the entry's own default."""
     owners: dict[str, list[tuple[str, dataclasses.Field[Any], Any]]] = {}
     for name, entry in choice.table.items():
@@ -82,29 +81,22 @@ def _define_choice(choice: Choice) -> None:
         for field in dataclasses.fields(entry):
             owners.setdefault(field.name, []).append((name, field, kinds[field.name]))
     for flag, found in owners.items():
-        defaults = ", ".join(f"{name} {_text(field.default)}" for name, field, _ in found)
-        _define(flag, found[0][2], None, f"{_help(found[0][1])} Used by --{choice.flag}: {defaults}.")
+        defaults = ", ".join(f"{name} {config_lib.flag_text(field.default)}" for name, field, _ in found)
+        text = f"{_help(found[0][1])} Used by --{choice.flag}: {defaults}."
+        _define(flag, found[0][2], None, text, values)
 
 
-def define() -> None:
-    """Defines every flag of a run. Importing this module calls it once."""
+def define(values: flags.FlagValues) -> None:
+    """Defines every flag of a run. Importing this module does so for absl's global `FLAGS`."""
     for section in config_lib.SECTIONS.values():
-        _define_section(section)
+        _define_section(section, values)
     for choice in CHOICES:
-        _define_choice(choice)
+        _define_choice(choice, values)
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (tuple, list)):
-        return ",".join(str(item) for item in value)
-    return repr(value) if isinstance(value, float) else str(value)
-
-
-def _value(name: str, kind: Any) -> Any:
+def _value(name: str, kind: Any, values: flags.FlagValues) -> Any:
     """The flag's value in its field's type: absl gives lists of strings where the field is a tuple of numbers."""
-    value = FLAGS[name].value
+    value = values[name].value
     if typing.get_origin(kind) is not tuple:
         return value
     item = typing.get_args(kind)[0]
@@ -112,7 +104,7 @@ def _value(name: str, kind: Any) -> Any:
         return tuple(item(part) for part in value)
     except ValueError:
         raise UserError(
-            f"--{name}={_text(value)} is not a list of {item.__name__} values. Expected for example --{name}=100,100."
+            f"--{name}={config_lib.flag_text(value)} is not a list of {item.__name__} values. Expected for example --{name}=100,100."
         ) from None
 
 
@@ -159,8 +151,11 @@ def run_binary(main: Callable[[], None]) -> None:
     app.run(guarded)
 
 
-def read() -> config_lib.Config:
-    """Builds the run's config from the parsed flags.
+def read(values: flags.FlagValues = FLAGS) -> config_lib.Config:
+    """Builds the run's config from parsed flags.
+
+    Args:
+      values: the flags; absl's global ones by default.
 
     Returns:
       The config, every value checked against its choices and range.
@@ -172,22 +167,47 @@ def read() -> config_lib.Config:
     for name, section in config_lib.SECTIONS.items():
         kinds = typing.get_type_hints(section)
         fields = dataclasses.fields(section)
-        parts[name] = section(**{field.name: _value(field.name, kinds[field.name]) for field in fields})
+        parts[name] = section(**{field.name: _value(field.name, kinds[field.name], values) for field in fields})
         check_settings(parts[name])
     for choice in CHOICES:
-        parts[choice.part] = _chosen(choice, FLAGS[choice.flag].value)
+        parts[choice.part] = _chosen(choice, values)
         if parts[choice.part] is not None:
             check_settings(parts[choice.part])
     config = config_lib.Config(**parts)
     for name, why in config_lib.unused(config).items():
-        if FLAGS[name].present:
+        if values[name].present:
             raise UserError(f"--{name} has no effect here: {why}. Expected it to be left out.")
     return config
 
 
-def _chosen(choice: Choice, name: str) -> Any:
+def parse(arguments: Sequence[str]) -> config_lib.Config:
+    """Builds a config from a command line, apart from the process's own flags.
+
+    Args:
+      arguments: such as `["--flagfile=runs/x/config.flags", "--data_dir=elsewhere"]`, without the program.
+
+    Returns:
+      The config.
+
+    Raises:
+      UserError: an unknown flag, or whatever `read` raises.
+    """
+    check_flagfile_first(arguments)
+    values = flags.FlagValues()
+    define(values)
+    try:
+        rest = values(["", *arguments])
+    except flags.Error as error:
+        raise UserError(f"{error}.") from error
+    if rest[1:]:
+        raise UserError(f"Unexpected argument {rest[1]!r}. Expected flags only, written as --name=value.")
+    return read(values)
+
+
+def _chosen(choice: Choice, values: flags.FlagValues) -> Any:
+    name = values[choice.flag].value
     key = parse_dataset(name)[0] if choice.part == "source" else name
-    given = {flag for entry in choice.table.values() for flag in _field_names(entry) if FLAGS[flag].value is not None}
+    given = {flag for entry in choice.table.values() for flag in _field_names(entry) if values[flag].value is not None}
     if choice.part == "model" and is_dotted_path(name):
         used: set[str] = set()
     elif key not in choice.table:
@@ -204,25 +224,11 @@ def _chosen(choice: Choice, name: str) -> Any:
     if key not in choice.table:
         return None
     kinds = typing.get_type_hints(choice.table[key])
-    return choice.table[key](**{flag: _value(flag, kinds[flag]) for flag in given})
+    return choice.table[key](**{flag: _value(flag, kinds[flag], values) for flag in given})
 
 
 def _field_names(entry: type) -> set[str]:
     return {field.name for field in dataclasses.fields(entry)}
 
 
-def to_flagfile(config: config_lib.Config) -> str:
-    """Writes a config as the text of a flagfile that alone reproduces it.
-
-    Args:
-      config: any config.
-
-    Returns:
-      One `--name=value` line per setting that has an effect.
-    """
-    unused = config_lib.unused(config)
-    lines = [f"--{name}={_text(value)}" for name, value in config.values().items() if name not in unused]
-    return "\n".join(lines) + "\n"
-
-
-define()
+define(FLAGS)

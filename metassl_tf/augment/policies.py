@@ -26,6 +26,7 @@ PIXEL_OPERATIONS = (
 )
 OPERATIONS = ("identity", *GEOMETRIC_OPERATIONS, *PIXEL_OPERATIONS)
 """Every operation a policy may list."""
+_MAX_MAGNITUDE = 30
 
 # google-research/fixmatch, libml/augment.py, RANDOM_POLICY_OPS.
 _FIXMATCH_OPERATIONS = (
@@ -104,9 +105,9 @@ class Policy:
 
     operations: tuple[str, ...] = setting(_FIXMATCH_OPERATIONS, "names of the operations that a layer draws from")
     num_layers: int = setting(2, "operations drawn per image, one after the other", minimum=0)
-    min_magnitude: int = setting(1, "smallest magnitude that is drawn", minimum=0, maximum=30)
+    min_magnitude: int = setting(1, "smallest magnitude that is drawn", minimum=0, maximum=_MAX_MAGNITUDE)
     max_magnitude: int = setting(
-        9, "largest magnitude that is drawn; 10 means the strengths below", minimum=0, maximum=30
+        9, "largest magnitude that is drawn; 10 means the strengths below", minimum=0, maximum=_MAX_MAGNITUDE
     )
     min_probability: float = setting(0.5, "lower bound of an image's probability", minimum=0.0, maximum=1.0)
     max_probability: float = setting(
@@ -219,7 +220,7 @@ def find_policy(name: str, *, num_layers: int | None = None, magnitude: int | No
     Args:
       name: a key of `POLICIES`.
       num_layers: operations drawn per image; None keeps the policy's.
-      magnitude: one magnitude for all, 0..30; None keeps the policy's range.
+      magnitude: one magnitude for all, 0 to 30; None keeps the policy's range.
 
     Returns:
       The policy.
@@ -229,8 +230,13 @@ def find_policy(name: str, *, num_layers: int | None = None, magnitude: int | No
     """
     if name not in POLICIES:
         raise UserError(
-            f"RandAugment policy {name!r} is not known. Expected one of: {', '.join(POLICIES)}."
+            f"--strong_policy={name} is not known. Expected one of: {', '.join(POLICIES)}."
             f"{near_match(name, list(POLICIES))}"
+        )
+    if magnitude is not None and not 0 <= magnitude <= _MAX_MAGNITUDE:
+        raise UserError(
+            f"--strong_magnitude={magnitude} is out of range. Expected 0 to {_MAX_MAGNITUDE}, where 10 is the policy's "
+            "own full strength."
         )
     policy = POLICIES[name]
     if num_layers is not None:

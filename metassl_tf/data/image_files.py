@@ -26,11 +26,20 @@ def _listed(names: Sequence[str]) -> str:
     return shown if len(names) <= _NAMED_AT_MOST else f"{shown} and {len(names) - _NAMED_AT_MOST:,} more"
 
 
+def _is_utf8(path: str) -> bool:
+    """Whether a path can be given to TensorFlow and written into a report."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def list_images(folder: str) -> list[str]:
     """Finds the images in a folder and everything below it.
 
     Links are followed, each real folder once, so that a loop ends. Hidden files and folders are passed over, and
-    files with other endings with a warning that counts them.
+    files with other endings, or names that are not UTF-8, with a warning that counts them.
 
     Args:
       folder: an existing folder.
@@ -50,17 +59,19 @@ def list_images(folder: str) -> list[str]:
         # In place: os.walk descends into what is left, in this order.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
-            ending = os.path.splitext(name)[1].lower()
+            path, ending = os.path.join(parent, name), os.path.splitext(name)[1].lower()
             if name.startswith("."):
                 continue
-            if ending in EXTENSIONS:
-                images.append(os.path.join(parent, name))
+            if not _is_utf8(path):
+                others["a name that is not UTF-8"] += 1
+            elif ending in EXTENSIONS:
+                images.append(path)
             else:
                 others[ending or "no ending"] += 1
     if others:
         kinds = ", ".join(f"{ending} ({count})" for ending, count in others.most_common(_NAMED_AT_MOST))
         _logger.warning(
-            "%d files in %s are ignored, as their names do not end like images: %s. Expected one of: %s.",
+            "%d files in %s are ignored, as their names are not those of images: %s. Expected one of: %s.",
             others.total(),
             folder,
             kinds,
@@ -85,8 +96,7 @@ def files_shape(paths: Sequence[str], largest: int) -> ImageShape:
 
 
 def _paths_dataset(paths: Sequence[str]) -> tf.data.Dataset:
-    # Names that are not UTF-8 are kept as the bytes they are.
-    return tf.data.Dataset.from_tensor_slices(tf.constant([os.fsencode(path) for path in paths], tf.string))
+    return tf.data.Dataset.from_tensor_slices(tf.constant(list(paths), tf.string))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

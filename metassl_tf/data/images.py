@@ -23,7 +23,12 @@ ReadContents: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
 _LUMA = (0.299, 0.587, 0.114)
-_RESIZE_BATCH = 1024
+_BATCH_BYTES = 2**26
+
+
+def _images_per_batch(*shapes: tuple[int, ...]) -> int:
+    """As many images of the largest of these shapes as keep a batch of uint8 within 64 MiB."""
+    return int(np.clip(_BATCH_BYTES // max(int(np.prod(shape)) for shape in shapes), 1, 1024))
 
 
 def _opaque(pixels: tf.Tensor) -> tf.Tensor:
@@ -107,9 +112,10 @@ def resize_images(images: npt.NDArray[np.uint8], shape: ImageShape) -> npt.NDArr
     if images.shape[1:] == shape:
         return images
     resized = np.empty((len(images), *shape), np.uint8)
+    size = _images_per_batch(images.shape[1:], shape)
     with tf.device("/CPU:0"):
-        for start in range(0, len(images), _RESIZE_BATCH):
-            piece = slice(start, start + _RESIZE_BATCH)
+        for start in range(0, len(images), size):
+            piece = slice(start, start + size)
             resized[piece] = convert_image(tf.constant(images[piece]), shape).numpy()
     return resized
 
@@ -170,7 +176,7 @@ def decode_many(
         decoded = decoded.ignore_errors()
     images = np.zeros((count, *shape), np.uint8) if keep_pixels else None
     channels = np.zeros(count, np.int64)
-    for index, found, *pixels in decoded.batch(512).prefetch(2).as_numpy_iterator():
+    for index, found, *pixels in decoded.batch(_images_per_batch(shape)).prefetch(2).as_numpy_iterator():
         channels[index] = found
         if images is not None:
             images[index] = pixels[0]

@@ -79,7 +79,8 @@ def _read(path: str) -> dict[str, npt.NDArray[Any]]:
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is not an .npz file. Expected one written by numpy.savez.")
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here, since np.load leaves a file open that turns out to be damaged.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored}
     except (ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
         pickled = "pickle" in str(error).lower()

@@ -103,7 +103,7 @@ def load_dataset(
     if channels not in (0, 1, 3):
         raise UserError(f"--channels={channels} is not possible. Expected 1 (grey), 3 (colour) or 0 (as stored).")
     request = LoadRequest(
-        argument=argument,
+        argument=os.path.expanduser(argument),
         data_dir=os.path.expanduser(data_dir),
         image_size=image_size,
         channels=channels,

@@ -19,7 +19,7 @@ import numpy as np
 
 from metassl_tf.data.examples import Dataset, Examples, concatenate
 from metassl_tf.data.overlap import occurs_in
-from metassl_tf.data.protocols import PROTOCOLS, Indices, ranks_in_class
+from metassl_tf.data.protocols import PROTOCOLS, Choice, Indices, ranks_in_class
 from metassl_tf.errors import UserError, near_match
 
 _logger = logging.getLogger(__name__)
@@ -85,9 +85,10 @@ def split_examples(dataset: Dataset, split: Split) -> SplitExamples:
         # The order of the positions is ascending, so that those in the pool come last.
         pool = dataset.unlabeled.take(split.unlabeled[split.unlabeled >= num_train] - num_train)
         unlabeled = concatenate([unlabeled, pool])
+    validation = dataset.train if dataset.validation is None else dataset.validation
     return SplitExamples(
         labeled=dataset.train.take(split.labeled),
-        validation=(dataset.validation or dataset.train).take(split.validation),
+        validation=validation.take(split.validation),
         unlabeled=unlabeled,
         test=dataset.test.take(split.test),
     )
@@ -129,16 +130,9 @@ def make_split(
     if labels.max(initial=-1) < 0:
         raise UserError("No training example has a label. Expected some: choose another --dataset or split of it.")
     order = np.arange(len(labels)) if dataset.ordered else _permutation(len(labels), split_seed)
-    labeled, reserved = PROTOCOLS[protocol](labels, order, num_labeled, dataset.class_names)
-    _warn_of_missing_classes(labels[labeled], dataset.class_names)
-    if dataset.validation is None:
-        free = order[np.isin(order, reserved)] if len(reserved) else order[~np.isin(order, labeled)]
-        validation = _proportional(labels, free[labels[free] >= 0], num_validation)
-        apart = np.concatenate([labeled, reserved, validation])
-    else:
-        own = dataset.validation.labels
-        validation = _proportional(own, _permutation(len(own), split_seed), num_validation or len(own))
-        apart = np.concatenate([labeled, reserved])
+    choice = PROTOCOLS[protocol](labels, order, num_labeled, dataset.class_names)
+    _warn_of_missing_classes(labels[choice.labeled], dataset.class_names)
+    validation, rest = _choose_validation(dataset, order, choice, num_validation, split_seed)
     parameters = {
         "dataset": dataset.name,
         "fingerprint": _fingerprint(dataset),
@@ -149,15 +143,15 @@ def make_split(
         "labeled_in_unlabeled": labeled_in_unlabeled,
     }
     split = Split(
-        labeled=labeled,
+        labeled=choice.labeled,
         validation=validation,
-        unlabeled=np.setdiff1d(np.arange(len(labels)), apart),
+        unlabeled=rest,
         test=np.arange(len(dataset.test)),
         parameters=json.dumps(parameters, sort_keys=True),
     )
-    unlabeled = split.unlabeled if dataset.unlabeled is None else _own_pool(dataset, dataset.unlabeled, split)
+    unlabeled = rest if dataset.unlabeled is None else _own_pool(dataset, dataset.unlabeled, split)
     if labeled_in_unlabeled:
-        unlabeled = np.sort(np.concatenate([unlabeled, labeled]))
+        unlabeled = np.sort(np.concatenate([unlabeled, choice.labeled]))
     return dataclasses.replace(split, unlabeled=unlabeled)
 
 
@@ -170,6 +164,23 @@ def _warn_of_missing_classes(labels: Indices, class_names: tuple[str, ...]) -> N
     missing = [name for label, name in enumerate(class_names) if label not in labels]
     if missing:
         _logger.warning("%d classes have no labeled example: %s.", len(missing), ", ".join(missing))
+
+
+def _choose_validation(
+    dataset: Dataset, order: Indices, choice: Choice, count: int, split_seed: int
+) -> tuple[Indices, Indices]:
+    """The validation examples, and the training examples that are left over, ascending."""
+    labels = dataset.train.labels
+    labeled, reserved = choice
+    if dataset.validation is None:
+        free = order[np.isin(order, reserved)] if len(reserved) else order[~np.isin(order, labeled)]
+        validation = _proportional(labels, free[labels[free] >= 0], count)
+        taken = np.concatenate([labeled, reserved, validation])
+    else:
+        own = dataset.validation.labels
+        validation = _proportional(own, _permutation(len(own), split_seed), count or len(own))
+        taken = np.concatenate([labeled, reserved])
+    return validation, np.setdiff1d(np.arange(len(labels)), taken)
 
 
 def _proportional(labels: Indices, candidates: Indices, count: int) -> Indices:
@@ -195,6 +206,11 @@ def _own_pool(dataset: Dataset, pool: Examples, split: Split) -> Indices:
     validation = dataset.train if dataset.validation is None else dataset.validation
     known = [dataset.train.take(split.labeled), validation.take(split.validation), dataset.test]
     copies = occurs_in(pool, known)
+    if any(len(part) and part.streamed != pool.streamed for part in known):
+        _logger.warning(
+            "Either the unlabeled or the other examples are streamed from files, so that they are not compared. Make "
+            "sure that no unlabeled example is a copy of a validation or test example."
+        )
     if copies.any():
         _logger.warning(
             "%d unlabeled examples are left out: they are copies of labeled, validation or test examples.",
@@ -222,7 +238,7 @@ def _fingerprint(dataset: Dataset) -> str:
         digest.update(f"{len(part)} examples".encode())
         digest.update(np.ascontiguousarray(part.labels, "<i8").tobytes())
         if part.names is not None:
-            digest.update("\n".join(part.names.tolist()).encode(errors="surrogateescape"))
+            digest.update("\n".join(part.names.tolist()).encode())
     return digest.hexdigest()
 
 
@@ -249,7 +265,8 @@ def load_split(path: str) -> Split:
       UserError: the file is missing or damaged, or its hash is not that of its contents.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here, since np.load leaves a file open that turns out to be damaged.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {part: stored[part] for part in _PARTS}
             split = Split(**arrays, parameters=str(stored["parameters"]))
             whole = split.hash == str(stored["hash"])

@@ -6,9 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from metassl_tf import flag_definitions
 from metassl_tf.algorithms.base import Batch, Context
-from metassl_tf.config import Config
+from metassl_tf.config import Config, to_flagfile
 from metassl_tf.data.splits import load_split, save_split
 from metassl_tf.engine import results, setup
 from metassl_tf.engine.checkpoints import Checkpoints
@@ -16,6 +15,8 @@ from metassl_tf.engine.evaluator import Evaluator
 from metassl_tf.engine.history import History, Row
 from metassl_tf.engine.init_from import initialize
 from metassl_tf.engine.loop import Grid, run_loop
+from metassl_tf.engine.report.build import write_report
+from metassl_tf.engine.report.content import collect
 from metassl_tf.engine.setup import Experiment
 from metassl_tf.engine.summaries import Summaries
 from metassl_tf.engine.trainer import Trainer
@@ -39,7 +40,7 @@ def train(config: Config, workdir: Workdir, *, strategy: tf.distribute.Strategy 
     Raises:
       UserError: anything that the user can mend.
     """
-    workdir.claim(flag_definitions.to_flagfile(config))
+    workdir.claim(to_flagfile(config))
     experiment = setup.build(config, strategy=strategy)
     run = Run(experiment, workdir)
     run.resume()
@@ -167,6 +168,10 @@ class Run:
         result = results.summarize(self._history.rows, self._experiment)
         self._summaries.finish(result)
         write_atomically(self._workdir.result, lambda file: file.write(results.to_json(result)))
+        content = collect(
+            self._experiment, self._evaluators, workdir=self._workdir, rows=self._history.rows, result=result
+        )
+        write_report(content, self._workdir)
         return result
 
 

@@ -33,7 +33,7 @@ class Workdir:
         """Creates the folder for a run, or recognises it as this run's to resume.
 
         Args:
-          flagfile: the run's config, as `flag_definitions.to_flagfile` writes it.
+          flagfile: the run's config, as `config.to_flagfile` writes it.
 
         Raises:
           UserError: the folder is a file, cannot be written, or holds a run of another config.

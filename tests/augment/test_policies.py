@@ -58,6 +58,12 @@ def test_unknown_policy_names_the_nearest() -> None:
         find_policy("fixmach")
 
 
+@pytest.mark.parametrize("magnitude", [-1, 31])
+def test_impossible_magnitude_names_its_flag(magnitude: int) -> None:
+    with pytest.raises(UserError, match=f"--strong_magnitude={magnitude} is out of range"):
+        find_policy("uda", magnitude=magnitude)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

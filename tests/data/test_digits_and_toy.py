@@ -16,7 +16,7 @@ def test_the_split_of_digits_literally(seed: int, num_labeled: int) -> None:
     bunch = datasets.load_digits()
     permutation = np.random.RandomState(seed).permutation(1797)
     test, rest = permutation[:597], permutation[597:]
-    seen = {digit: 0 for digit in range(10)}
+    seen = dict.fromkeys(range(10), 0)
     labeled = []
     for position in rest:
         digit = int(bunch.target[position])

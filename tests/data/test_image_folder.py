@@ -226,6 +226,8 @@ def test_the_order_does_not_depend_on_the_directory(folder: pathlib.Path) -> Non
     assert names == sorted(names)
 
 
-def test_a_name_that_is_not_utf8(folder: pathlib.Path) -> None:
+def test_a_name_that_is_not_utf8_is_ignored(folder: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copy(folder / "unlabeled" / "000.png", os.fsencode(folder / "unlabeled") + b"/\xff.png")
-    assert len(load(folder).unlabeled) == 7
+    with caplog.at_level(logging.WARNING):
+        assert len(load(folder).unlabeled) == 6
+    assert "not UTF-8 (1)" in caplog.text

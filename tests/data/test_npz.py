@@ -111,7 +111,7 @@ def test_files_that_are_no_npz(tmp_path: pathlib.Path) -> None:
         load_dataset("npz", data_dir=str(tmp_path))
     path = tmp_path / "text.npz"
     path.write_text("hello")
-    with pytest.raises(UserError, match="not an .npz file"):
+    with pytest.raises(UserError, match=r"not an \.npz file"):
         load_dataset("npz", data_dir=str(path))
 
 

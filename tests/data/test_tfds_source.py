@@ -1,3 +1,4 @@
+import itertools
 import logging
 import os
 import pathlib
@@ -21,7 +22,7 @@ Write = Callable[..., pathlib.Path]
 
 
 def shards(*bounds: int) -> list[Any]:
-    return [(IMAGES[a:b], LABELS[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [(IMAGES[a:b], LABELS[a:b]) for a, b in itertools.pairwise(bounds)]
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_unlabeled_examples_train_but_do_not_test(write_tfds: Write) -> None:
     unknown = (IMAGES[:4], [-1] * 4)
     folder = str(write_tfds("part", {"train": shards(0, 4), "extra": [unknown], "test": shards(4, 8)}, (6, 5, 3)))
     assert load_dataset("tfds:part:train+extra", data_dir=folder).train.labels.tolist() == [0, 1, 0, 1] + [-1] * 4
-    with pytest.raises(UserError, match="without a label.*--test_split"):
+    with pytest.raises(UserError, match=r"without a label.*--test_split"):
         load_dataset("tfds:part", data_dir=folder, settings=TfdsSource(test_split="extra"))
 
 

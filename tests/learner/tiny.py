@@ -23,7 +23,10 @@ def network(*, batch_norm: bool = False, seed: int = 0) -> keras.Model:
     """Dense, perhaps batch norm, tanh, Dense; weights so large that some predictions are confident and some are not."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((FEATURES,))
-    hidden = keras.layers.Dense(HIDDEN, kernel_initializer=keras.initializers.RandomNormal(stddev=0.7))(inputs)
+    # Batch norm subtracts a bias again, which would then get no gradient.
+    hidden = keras.layers.Dense(
+        HIDDEN, use_bias=not batch_norm, kernel_initializer=keras.initializers.RandomNormal(stddev=0.7)
+    )(inputs)
     if batch_norm:
         hidden = keras.layers.BatchNormalization(synchronized=True, momentum=0.9)(hidden)
     hidden = keras.layers.Activation("tanh")(hidden)

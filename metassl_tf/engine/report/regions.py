@@ -1,0 +1,101 @@
+"""For points of the plane: which class the model sees where."""
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from metassl_tf.data.examples import Examples
+from metassl_tf.engine.report import charts
+from metassl_tf.engine.report.content import Content, Predictions, Regions
+from metassl_tf.engine.report.markup import chart, printable
+from metassl_tf.engine.report.page import Section
+
+_MOST_POINTS = 1500
+_MOST_NAMES = 10
+
+
+def regions_section(content: Content) -> Section | None:
+    """A map of the predicted classes with the labeled points and the mistakes on it."""
+    if content.regions is None:
+        return None
+    picture = draw_regions(
+        content.regions,
+        labeled=content.labeled,
+        unlabeled=content.unlabeled,
+        predictions=content.predictions,
+        class_names=content.class_names,
+    )
+    note = "The stronger the colour, the more confident the model. Small dots: unlabeled points, in no class's colour."
+    alt = f"Map of the plane by predicted class with {len(content.labeled):,} labeled points marked."
+    if content.predictions is not None:
+        count = int(content.predictions.wrong.sum())
+        note += f" Crosses: mistakes on the {content.predictions.name} set ({count:,})."
+        alt += f" {count:,} mistakes on the {content.predictions.name} set."
+    return Section(
+        title="Decision regions",
+        html=chart(picture, "Predicted class over the plane", alt=alt, note=note, class_="chart wide"),
+    )
+
+
+def draw_regions(
+    regions: Regions,
+    *,
+    labeled: Examples,
+    unlabeled: Examples,
+    predictions: Predictions | None,
+    class_names: tuple[str, ...],
+) -> bytes:
+    """Draws the map.
+
+    Args:
+      regions: predictions on a grid.
+      labeled: points [L, 2], drawn large in the colour of their class.
+      unlabeled: points [U, 2], drawn small; the first 1,500.
+      predictions: whose mistakes are crossed; None for none.
+      class_names: for the legend.
+
+    Returns:
+      An SVG file.
+    """
+    colors = np.array([to_rgb(charts.COLORS[number % len(charts.COLORS)]) for number in range(len(class_names))])
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        _paint(axes, regions, colors)
+        dots = unlabeled.inputs[:_MOST_POINTS]
+        axes.scatter(dots[:, 0], dots[:, 1], s=3, color=charts.INK, alpha=0.35, linewidths=0)
+        if predictions is not None:
+            wrong = predictions.examples.inputs[predictions.wrong]
+            axes.scatter(wrong[:, 0], wrong[:, 1], s=22, marker="x", color=charts.INK, linewidths=1)
+        for number in np.unique(labeled.labels):
+            points = labeled.inputs[labeled.labels == number]
+            name = printable(class_names[number], limit=30) if number < _MOST_NAMES else None
+            axes.scatter(
+                points[:, 0],
+                points[:, 1],
+                s=60,
+                color=colors[number],
+                edgecolors="white",
+                linewidths=1.4,
+                zorder=3,
+                label=None if name is None else f"labeled: {name}",
+            )
+        axes.set_aspect("equal")
+        figure.legend(loc="outside lower center", ncols=2)
+
+    return charts.svg(draw, width=6.5, height=5.0)
+
+
+def _paint(axes: Axes, regions: Regions, colors: npt.NDArray[np.float64]) -> None:
+    """Colours each place by its class, transparent where the model is no surer than chance."""
+    num_classes = len(colors)
+    chance = 1.0 / num_classes
+    confidence = (regions.probabilities.max(axis=-1) - chance) / (1.0 - chance)
+    pixels = np.concatenate(
+        [colors[regions.probabilities.argmax(axis=-1)], 0.08 + 0.42 * confidence[..., None]], axis=-1
+    )
+    left, right = regions.horizontal[[0, -1]]
+    bottom, top = regions.vertical[[0, -1]]
+    axes.imshow(pixels, extent=(left, right, bottom, top), origin="lower", interpolation="none")
