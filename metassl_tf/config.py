@@ -29,9 +29,7 @@ class DataSettings:
         "", "Another source of unlabeled examples, such as tfds:svhn_cropped:extra or image_folder:DIR."
     )
     num_labeled: int = setting(0, "Labeled examples in the whole set, not per class; 0 takes all.", minimum=0)
-    num_validation: int = setting(
-        0, "Validation examples, set apart from the labeled and unlabeled ones.", minimum=0
-    )
+    num_validation: int = setting(0, "Validation examples, set apart from the labeled and unlabeled ones.", minimum=0)
     split_seed: int = setting(0, "Chooses who is labeled, validation and (digits) test.", minimum=0)
     split_protocol: str = setting(
         "stratified",
@@ -85,12 +83,8 @@ class TrainSettings:
     unlabeled_ratio: int = setting(7, "Unlabeled examples per labeled one.", minimum=1)
     learning_rate: float = setting(0.03, "Learning rate after the warm-up.", minimum=0.0)
     warmup_steps: int = setting(0, "Steps of linear warm-up.", minimum=0)
-    l2_weight_decay: float = setting(
-        0.0, "Coupled decay: this times the weight is added to its gradient.", minimum=0.0
-    )
-    weight_decay_coverage: str = setting(
-        "kernels", "Weights that either decay acts on.", choices=COVERAGES
-    )
+    l2_weight_decay: float = setting(0.0, "Coupled decay: this times the weight is added to its gradient.", minimum=0.0)
+    weight_decay_coverage: str = setting("kernels", "Weights that either decay acts on.", choices=COVERAGES)
     gradient_clip_norm: float = setting(0.0, "Largest global norm of the gradient; 0 never clips.", minimum=0.0)
     ema_decay: float = setting(0.999, "Decay of the moving average of the weights.", minimum=0.0, below=1.0)
     ema_ramp: bool = setting(True, "Ramp the decay as min(decay, (1 + t) / (10 + t)).")
@@ -109,9 +103,7 @@ class RunSettings:
     deterministic: str = setting(
         "auto", "Bit-reproducible kernels; auto: on for CPU, off elsewhere.", choices=("auto", "on", "off")
     )
-    precision: str = setting(
-        "float32", "Arithmetic of the model's body.", choices=("float32", "mixed_bfloat16")
-    )
+    precision: str = setting("float32", "Arithmetic of the model's body.", choices=("float32", "mixed_bfloat16"))
     distribution: str = setting(
         "auto",
         "Devices: auto takes all GPUs, else the CPU.",

@@ -9,7 +9,7 @@ silently ignored.
 import dataclasses
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from absl import app, flags
@@ -55,6 +55,7 @@ _DEFINE = {
 
 
 def _define(name: str, kind: Any, default: Any, help_text: str, values: flags.FlagValues) -> None:
+    kind = str if typing.get_origin(kind) is typing.Literal else kind
     _DEFINE.get(kind, flags.DEFINE_list)(name, default, help_text, flag_values=values)
 
 
@@ -104,7 +105,8 @@ def _value(name: str, kind: Any, values: flags.FlagValues) -> Any:
         return tuple(item(part) for part in value)
     except ValueError:
         raise UserError(
-            f"--{name}={config_lib.flag_text(value)} is not a list of {item.__name__} values. Expected for example --{name}=100,100."
+            f"--{name}={config_lib.flag_text(value)} is not a list of {item.__name__} values. "
+            f"Expected for example --{name}=100,100."
         ) from None
 
 
@@ -202,6 +204,29 @@ def parse(arguments: Sequence[str]) -> config_lib.Config:
     if rest[1:]:
         raise UserError(f"Unexpected argument {rest[1]!r}. Expected flags only, written as --name=value.")
     return read(values)
+
+
+def given(allowed: Collection[str], *, why: str) -> list[str]:
+    """Returns the settings of a run that this process's command line gives, as arguments for `parse`.
+
+    Args:
+      allowed: names of the settings that a program uses.
+      why: what the others have no effect on, for the message.
+
+    Returns:
+      Such as `["--data_dir=elsewhere"]`.
+
+    Raises:
+      UserError: a setting that the program does not use was given.
+    """
+    values = flags.FlagValues()
+    define(values)
+    present = [name for name in values if FLAGS[name].present]
+    for name in present:
+        if name not in allowed:
+            listed = ", ".join(f"--{flag}" for flag in sorted(allowed)) or "none"
+            raise UserError(f"--{name} has no effect on {why}. Expected of a run's settings only: {listed}.")
+    return [FLAGS[name].serialize() for name in present]
 
 
 def _chosen(choice: Choice, values: flags.FlagValues) -> Any:

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 Inputs: TypeAlias = tf.Tensor | dict[str, tf.Tensor]
 View = Literal["weak", "strong"]
+Parameters = Literal["raw", "ema"]
 
 
 class Examples(NamedTuple):
@@ -113,7 +114,7 @@ class Forward(Protocol):
         self,
         inputs: Mapping[str, Inputs],
         *,
-        parameters: Literal["raw", "ema"] = "raw",
+        parameters: Parameters = "raw",
         update_statistics: bool = True,
     ) -> dict[str, tf.Tensor]:
         """Runs one joint pass.

@@ -1,5 +1,6 @@
-"""FixMatch (Sohn et al., arXiv:2001.07685): the prediction on a weakly augmented image, where it is confident,
-is the label of the strongly augmented one.
+"""FixMatch (Sohn et al., arXiv:2001.07685).
+
+The prediction on a weakly augmented image, where it is confident, is the label of the strongly augmented one.
 
 | paper                                  | here                     | equation |
 |----------------------------------------|--------------------------|----------|

@@ -17,7 +17,7 @@ import dataclasses
 import tensorflow as tf
 
 from metassl_tf import losses
-from metassl_tf.algorithms.base import Batch, Beta, Context, Forward, Losses, Needs, Term
+from metassl_tf.algorithms.base import Batch, Beta, Context, Forward, Losses, Needs, Term, View
 from metassl_tf.errors import UserError
 from metassl_tf.settings import setting
 
@@ -32,11 +32,9 @@ def _swap_neighbours(values: tf.Tensor) -> tf.Tensor:
 class Supervised:
     """Cross-entropy with the labels."""
 
-    label_smoothing: float = setting(
-        0.0, "Share of the label's mass spread over all classes.", minimum=0.0, below=1.0
-    )
+    label_smoothing: float = setting(0.0, "Share of the label's mass spread over all classes.", minimum=0.0, below=1.0)
     mixup: float = setting(0.0, "Concentration of mixup's Beta distribution; 0 turns mixup off.", minimum=0.0)
-    labeled_view: str = setting(
+    labeled_view: View = setting(
         "weak", "Augmentation of the labeled examples; strong is RandAugment.", choices=("weak", "strong")
     )
 

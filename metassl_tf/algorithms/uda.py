@@ -1,5 +1,6 @@
-"""Unsupervised Data Augmentation (Xie et al., arXiv:1904.12848): the prediction on an example, sharpened, is the
-target distribution of its strongly augmented version.
+"""Unsupervised Data Augmentation, UDA (Xie et al., arXiv:1904.12848).
+
+The prediction on an example, sharpened, is the target distribution of its strongly augmented version.
 
 | paper                                              | here                         |
 |----------------------------------------------------|------------------------------|
@@ -30,9 +31,7 @@ class Uda:
     """Consistency between an example and its strong augmentation."""
 
     temperature: float = setting(0.4, "Softmax temperature of the target distribution.", above=0.0)
-    threshold: float = setting(
-        0.8, "Probability above which a target is used; 0 uses all.", minimum=0.0, maximum=1.0
-    )
+    threshold: float = setting(0.8, "Probability above which a target is used; 0 uses all.", minimum=0.0, maximum=1.0)
     confidence: str = setting(
         "raw",
         "Which probability meets the threshold: raw, or tempered by the temperature.",
@@ -57,21 +56,20 @@ class Uda:
                 "strong": batch.unlabeled.views["strong"],
             }
         )
-        num_classes, dtype = logits["labeled"].shape[-1], logits["labeled"].dtype
         labeled, metrics = self._labeled_term(logits["labeled"], batch.labeled.label, context)
 
         raw = tf.stop_gradient(tf.nn.softmax(logits["weak"]))  # [U, K]
         target = tf.stop_gradient(losses.sharpen(logits["weak"], self.temperature))  # [U, K]
         confident = raw if self.confidence == "raw" else target
-        mask = tf.cast(tf.reduce_max(confident, axis=-1) > self.threshold, dtype)  # [U]
+        mask = tf.cast(tf.reduce_max(confident, axis=-1) > self.threshold, raw.dtype)  # [U]
         unsupervised = mask * losses.kl_divergence(target, logits["strong"])  # Eq. (1), second term, [U]
 
         metrics |= pseudo_label_metrics(tf.argmax(raw, axis=-1), mask, batch.unlabeled.label)
-        return Losses(labeled={"cross_entropy": labeled}, unlabeled={"consistency": Term(unsupervised)}, metrics=metrics)
+        return Losses(
+            labeled={"cross_entropy": labeled}, unlabeled={"consistency": Term(unsupervised)}, metrics=metrics
+        )
 
-    def _labeled_term(
-        self, logits: tf.Tensor, label: tf.Tensor, context: Context
-    ) -> tuple[Term, dict[str, Average]]:
+    def _labeled_term(self, logits: tf.Tensor, label: tf.Tensor, context: Context) -> tuple[Term, dict[str, Average]]:
         target = tf.one_hot(label, logits.shape[-1], dtype=logits.dtype)
         supervised = losses.cross_entropy(target, logits)  # [B]
         if self.annealing == "none":

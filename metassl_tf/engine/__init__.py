@@ -1,0 +1,1 @@
+"""A run: build it, train it, checkpoint it, measure it, export it."""

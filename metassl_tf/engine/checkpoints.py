@@ -17,9 +17,7 @@ class Checkpoints:
     which names the newest, last: a kill at any moment leaves the checkpoint before.
     """
 
-    def __init__(
-        self, folder: Path, state: dict[str, list[tf.Variable]], *, max_to_keep: int = MAX_TO_KEEP
-    ) -> None:
+    def __init__(self, folder: Path, state: dict[str, list[tf.Variable]], *, max_to_keep: int = MAX_TO_KEEP) -> None:
         """Prepares saving.
 
         Args:

@@ -6,13 +6,14 @@ import numpy as np
 import orbit
 import tensorflow as tf
 
+from metassl_tf.algorithms.base import Parameters
 from metassl_tf.data.examples import Examples
 from metassl_tf.data.pipeline import evaluation_batches
 from metassl_tf.data.views import Views
 from metassl_tf.engine.metrics import evaluate_logits
 from metassl_tf.learner.learner import Learner
 
-PARAMETERS = ("raw", "ema")
+PARAMETERS: tuple[Parameters, ...] = ("raw", "ema")
 
 
 class Evaluator(orbit.StandardEvaluator):
@@ -50,9 +51,7 @@ class Evaluator(orbit.StandardEvaluator):
         """Logits of one batch, a tensor per replica, for each kind of weights."""
 
         def predict(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {
-                kind: tf.cast(self._learner.predict(inputs, parameters=kind), tf.float32) for kind in PARAMETERS
-            }
+            return {kind: tf.cast(self._learner.predict(inputs, parameters=kind), tf.float32) for kind in PARAMETERS}
 
         logits = self._strategy.run(predict, args=(next(iterator),))
         return {kind: self._strategy.experimental_local_results(value) for kind, value in logits.items()}

@@ -60,7 +60,7 @@ def _from_checkpoint(source: str) -> list[np.ndarray]:
     if not Path(f"{path}.index").is_file():
         raise UserError(f"--init_from={source} holds no weights. {_EXPECTED}.")
     reader = tf.train.load_checkpoint(path)
-    values = []
+    values: list[np.ndarray] = []
     while reader.has_tensor(name := f"ema/{len(values)}/.ATTRIBUTES/VARIABLE_VALUE"):
         values.append(reader.get_tensor(name))
     return values

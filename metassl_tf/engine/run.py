@@ -12,6 +12,7 @@ from metassl_tf.data.splits import load_split, save_split
 from metassl_tf.engine import results, setup
 from metassl_tf.engine.checkpoints import Checkpoints
 from metassl_tf.engine.evaluator import Evaluator
+from metassl_tf.engine.export import export_network
 from metassl_tf.engine.history import History, Row
 from metassl_tf.engine.init_from import initialize
 from metassl_tf.engine.loop import Grid, run_loop
@@ -19,6 +20,7 @@ from metassl_tf.engine.report.build import write_report
 from metassl_tf.engine.report.content import collect
 from metassl_tf.engine.setup import Experiment
 from metassl_tf.engine.summaries import Summaries
+from metassl_tf.engine.trained import averaged_network, interface_of
 from metassl_tf.engine.trainer import Trainer
 from metassl_tf.engine.workdir import Workdir, write_atomically
 from metassl_tf.errors import UserError
@@ -53,9 +55,7 @@ def make_trainer(experiment: Experiment) -> Trainer:
     train_settings = experiment.config.train
 
     def replica_step(batch: Batch, context: Context) -> Sums:
-        growth = ramp(
-            train_settings.unlabeled_ramp, ramp_steps=train_settings.unlabeled_ramp_steps, step=context.step
-        )
+        growth = ramp(train_settings.unlabeled_ramp, ramp_steps=train_settings.unlabeled_ramp_steps, step=context.step)
         return training_step(
             experiment.learner,
             experiment.config.algorithm,
@@ -103,6 +103,9 @@ class Run:
     def resume(self) -> None:
         """Restores the newest intact checkpoint, or begins with the weights of `--init_from`."""
         self._check_split()
+        write_atomically(
+            self._workdir.interface, lambda file: file.write(interface_of(self._experiment).to_json())
+        )
         restored = self._checkpoints.restore_newest()
         if restored is None and self._config.train.init_from:
             initialize(self._experiment.learner, self._config.train.init_from)
@@ -150,9 +153,7 @@ class Run:
         row: Row = {
             "step": step,
             "seconds": round(self._earlier_seconds + seconds, 3),
-            "examples_per_second": round(
-                (step - self._start_step) * self._experiment.examples_per_step / seconds, 1
-            ),
+            "examples_per_second": round((step - self._start_step) * self._experiment.examples_per_step / seconds, 1),
             "train": training_metrics,
             **{name: evaluator.metrics() for name, evaluator in self._evaluators.items()},
         }
@@ -172,6 +173,12 @@ class Run:
             self._experiment, self._evaluators, workdir=self._workdir, rows=self._history.rows, result=result
         )
         write_report(content, self._workdir)
+        export_network(
+            averaged_network(self._experiment),
+            interface_of(self._experiment),
+            saved_model=self._workdir.export,
+            keras_model=self._workdir.model,
+        )
         return result
 
 

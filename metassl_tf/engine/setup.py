@@ -244,9 +244,7 @@ def make_views(config: Config, dataset: Dataset) -> Views:
     name = settings.strong_policy
     if name == "auto":
         name = "digits" if channels == 1 and width < 16 else "fixmatch"
-    policy = find_policy(
-        name, num_layers=settings.strong_layers or None, magnitude=settings.strong_magnitude or None
-    )
+    policy = find_policy(name, num_layers=settings.strong_layers or None, magnitude=settings.strong_magnitude or None)
     normalization = Normalization()
     if settings.normalization == "mean_std":
         normalization = _measured_normalization(dataset.train)

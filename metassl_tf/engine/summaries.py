@@ -83,7 +83,9 @@ def view_grid(experiment: Experiment, pipeline: Pipeline) -> dict[str, np.ndarra
         return {}
     batch = pipeline.batch_function()(tf.constant(0, tf.int64))
     return {
-        f"{side}/{name}": experiment.views.normalization.denormalize(inputs[:_GRID_IMAGES]).numpy()
+        f"{side}/{name}": experiment.views.normalization.denormalize(
+            tf.convert_to_tensor(inputs)[:_GRID_IMAGES]
+        ).numpy()
         for side, examples in (("labeled", batch.labeled), ("unlabeled", batch.unlabeled))
         for name, inputs in examples.views.items()
     }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import orbit
 import tensorflow as tf
@@ -45,8 +46,8 @@ class Trainer(orbit.StandardTrainer):
         self._total_steps = total_steps
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.names: list[str] = []
-        self._sums: tf.Variable | None = None
-        self._first_bad: tf.Variable | None = None
+        self._sums: Any = None
+        self._first_bad: Any = None
         self.train(tf.constant(0))
 
     @property

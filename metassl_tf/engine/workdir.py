@@ -20,6 +20,7 @@ class Workdir:
         self.root = Path(root)
         self.config = self.root / "config.flags"
         self.splits = self.root / "splits.npz"
+        self.interface = self.root / "interface.json"
         self.checkpoints = self.root / "checkpoints"
         self.best = self.root / "best"
         self.tensorboard = self.root / "tensorboard"

@@ -1,0 +1,1 @@
+"""A model that learns, and the one place where losses become an update."""

@@ -31,9 +31,7 @@ def assign_everywhere(variables: Sequence[keras.Variable], values: Sequence[tf.T
 
     def assign(strategy: tf.distribute.Strategy, values: Sequence[tf.Tensor]) -> None:
         for variable, value in zip(variables, values, strict=True):
-            strategy.extended.update(
-                variable.value, lambda local, new: local.assign(new), args=(value,), group=False
-            )
+            strategy.extended.update(variable.value, lambda local, new: local.assign(new), args=(value,), group=False)
 
     if variables:
         replica_context().merge_call(assign, args=(list(values),))

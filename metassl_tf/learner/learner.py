@@ -6,12 +6,12 @@ the rule, then move the average. Clipping or decaying before the all-reduce woul
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Inputs
+from metassl_tf.algorithms.base import Inputs, Parameters
 from metassl_tf.learner import distribution, schedules, variables
 from metassl_tf.learner.update_rules import UpdateRule
 
@@ -96,7 +96,7 @@ class Learner:
             total_steps=self.optimization.total_steps,
         )
 
-    def predict(self, inputs: Inputs, *, parameters: Literal["raw", "ema"]) -> tf.Tensor:
+    def predict(self, inputs: Inputs, *, parameters: Parameters) -> tf.Tensor:
         """Inference-mode logits [batch, classes], with the trained weights or their moving average."""
         with keras.StatelessScope(state_mapping=self._mapping(parameters)):
             return self.model(inputs, training=False)
@@ -142,9 +142,7 @@ class Learner:
         if options.l2_weight_decay:
             gradients = [
                 gradient + options.l2_weight_decay * variable if decayed else gradient
-                for gradient, variable, decayed in zip(
-                    gradients, self.trainable_variables, self._decayed, strict=True
-                )
+                for gradient, variable, decayed in zip(gradients, self.trainable_variables, self._decayed, strict=True)
             ]
         norm = tf.linalg.global_norm(gradients)
         if options.gradient_clip_norm:
@@ -161,7 +159,8 @@ class Learner:
     def _apply_rule(self, gradients: Sequence[tf.Tensor], step: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         rate = self.learning_rate(step)
         decay = self.optimization.rule.decoupled_weight_decay
-        values, new_slots = [], []
+        values: list[tf.Tensor] = []
+        new_slots: list[tf.Tensor] = []
         for gradient, variable, slots, decayed in zip(
             gradients, self.trainable_variables, self.slots, self._decayed, strict=True
         ):
@@ -216,7 +215,7 @@ class Pass:
         self,
         inputs: Mapping[str, Inputs],
         *,
-        parameters: Literal["raw", "ema"] = "raw",
+        parameters: Parameters = "raw",
         update_statistics: bool = True,
     ) -> dict[str, tf.Tensor]:
         """Runs one joint training-mode pass; see `metassl_tf.algorithms.base.Forward`.

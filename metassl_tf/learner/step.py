@@ -22,15 +22,14 @@ def training_step(
       unlabeled_weight: float32 scalar, on every unlabeled term.
 
     Returns:
-      name -> float32 [2], (sum, count) over the global batch: `loss`, `loss/<term>`, `gradient_norm` and the algorithm's metrics.
+      name -> float32 [2], (sum, count) over the global batch: `loss`, `loss/<term>`, `gradient_norm`
+      and the algorithm's metrics.
     """
     with tf.GradientTape() as tape:
         forward = learner.begin(context.step)
         losses = algorithm.losses(forward, batch, context)
         share, sums = reduce_terms(losses, unlabeled_weight)
-    gradients = tape.gradient(
-        share, learner.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
+    gradients = tape.gradient(share, learner.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     norm = learner.update(gradients, forward.new_statistics, step=context.step)
     replicas = distribution.replica_context().num_replicas_in_sync
     sums["gradient_norm"] = tf.stack([norm, 1.0]) / replicas  # the same on every replica

@@ -5,17 +5,17 @@ filters, the last two of which begin with stride 2, and batch normalisation, lea
 classifier. A block is BN - ReLU - conv3x3 - BN - ReLU - conv3x3, plus its shortcut, which is a 1x1 convolution where
 the block changes the number of filters or the size. The papers' "WRN-28-2" are three different networks:
 
-| setting                    | FixMatch (default)  | UDA       | Meta Pseudo Labels |
-|----------------------------|---------------------|-----------|--------------------|
-| `stem_filters`             | 16                  | 16        | 32                 |
-| `leaky_slope`              | 0.1                 | 0         | 0.2                |
-| `conv_bias`                | yes                 | no        | no                 |
-| `activated_shortcut`       | first               | never     | changing           |
-| `classifier_init`          | glorot_normal       | uniform   | uniform            |
-| `batch_norm_momentum`      | 0.999 (0.99 here)   | 0.9       | 0.99               |
-| `batch_norm_epsilon`       | 1e-3                | 1e-5      | 1e-3               |
-| `dropout`                  | 0                   | 0         | 0.2                |
-| parameters, 28-2, 10 classes | 1,469,642         | 1,467,610 | 1,472,170          |
+| setting                      | FixMatch (default) | UDA       | Meta Pseudo Labels |
+|------------------------------|--------------------|-----------|--------------------|
+| `stem_filters`               | 16                 | 16        | 32                 |
+| `leaky_slope`                | 0.1                | 0         | 0.2                |
+| `conv_bias`                  | yes                | no        | no                 |
+| `activated_shortcut`         | first              | never     | changing           |
+| `classifier_init`            | glorot_normal      | uniform   | uniform            |
+| `batch_norm_momentum`        | 0.999 (here 0.99)  | 0.9       | 0.99               |
+| `batch_norm_epsilon`         | 1e-3               | 1e-5      | 1e-3               |
+| `dropout`                    | 0                  | 0         | 0.2                |
+| parameters, 28-2, 10 classes | 1,469,642          | 1,467,610 | 1,472,170          |
 
 FixMatch is google-research/fixmatch (arXiv:2001.07685), UDA the image code of google-research/uda (arXiv:1904.12848),
 Meta Pseudo Labels google-research/google-research/meta_pseudo_labels (arXiv:2003.10580). Parameters are the trainable
@@ -36,7 +36,7 @@ from metassl_tf.settings import setting
 class WideResNet:
     """Settings of the wide residual network; the module's table lists the papers' variants."""
 
-    depth: int = setting(28, "Layers with weights along the main path: 6 n + 4 for n blocks a stage.", minimum=10)
+    depth: int = setting(28, "Convolutions, 1x1 shortcuts counted: 6 n + 4 for n blocks a stage.", minimum=10)
     width: int = setting(2, "Widening factor: the stages have 16, 32 and 64 times as many filters.", minimum=1)
     stem_filters: int = setting(16, "Filters of the first convolution.", minimum=1)
     leaky_slope: float = setting(0.1, "Slope of the leaky ReLU below zero; 0 is ReLU.", minimum=0, below=1)

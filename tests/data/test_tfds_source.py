@@ -2,7 +2,6 @@ import itertools
 import logging
 import os
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -177,10 +176,7 @@ def shared_folder(name: str) -> str:
 
 def test_cifar10() -> None:
     folder = shared_folder("cifar10")
-    start = time.monotonic()
     dataset = load_dataset("cifar10", data_dir=folder)
-    seconds = time.monotonic() - start
-    print(f"60,000 images decoded in {seconds:.1f} s")
     assert dataset.train.inputs.shape == (50000, 32, 32, 3)
     assert dataset.test.inputs.shape == (10000, 32, 32, 3)
     np.testing.assert_array_equal(np.bincount(dataset.train.labels), [5000] * 10)

@@ -96,7 +96,9 @@ assert variable.numpy().sum() == 0
 
 def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     # A limit on file size makes writing fail as a full disk does, without filling one.
-    done = subprocess.run([sys.executable, "-c", _FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "The checkpoint of step 2 could not be written" in done.stdout
     assert "step-1 is intact" in done.stdout

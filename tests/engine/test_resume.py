@@ -160,9 +160,7 @@ def test_changed_data_are_refused(
         run.train(tiny_config(), uninterrupted)
 
 
-def test_a_seed_is_another_run(
-    uninterrupted: Workdir, tiny_config: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_a_seed_is_another_run(uninterrupted: Workdir, tiny_config: Callable[..., Config], tmp_path: Path) -> None:
     workdir = Workdir(tmp_path)
     run.train(tiny_config(seed=1), workdir)
     assert evaluations(workdir) != evaluations(uninterrupted)

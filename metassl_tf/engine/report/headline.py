@@ -17,7 +17,7 @@ def result_section(content: Content) -> Section:
     tables = [
         element("div", element("h3", heading), body)
         for heading, body in (
-            ("Accuracy", _accuracies(content.result)),
+            ("Accuracy", _accuracies(content)),
             ("All metrics at the last step", _last_metrics(content.result)),
             ("The run", _facts(content.result)),
             ("Data and software", _origins(content.result)),
@@ -43,7 +43,8 @@ def _headline(content: Content) -> Html:
         count = len(predictions.examples)
         low, high = formats.accuracy_interval(accuracy, count)
         text += (
-            f", on {count:,} examples; that many leave {formats.percent(low)} to {formats.percent(high)} open (95 %)"
+            f", on {count:,} examples (95 % interval for a set of that size: {formats.percent(low, digits=1)} to "
+            f"{formats.percent(high, digits=1)})"
         )
     warning = ""
     if name != "test":
@@ -59,9 +60,9 @@ def _headline(content: Content) -> Html:
     )
 
 
-def _accuracies(result: Mapping[str, Any]) -> Html | None:
+def _accuracies(content: Content) -> Html | None:
     """Accuracy of last, best-on-validation and median of the last 20, for raw and averaged weights."""
-    last, best, median = result["last"], result["best_on_validation"], result["median_of_last_20"]
+    last, best, median = (content.result[key] for key in ("last", "best_on_validation", "median_of_last_20"))
     names = [name for name in _SETS if name in last]
     if not names:
         return None
@@ -71,7 +72,7 @@ def _accuracies(result: Mapping[str, Any]) -> Html | None:
         rows.append([f"best on validation (step {best['step']:,})", *(_accuracy(best, *column) for column in columns)])
     if median:
         medians = [median[kind]["test_accuracy"] if name == "test" else None for name, kind in columns]
-        rows.append(["median of the last 20", *map(formats.percent, medians)])
+        rows.append([f"median of the last {min(len(content.rows), 20)}", *map(formats.percent, medians)])
     header = ["", *(f"{name}, {_short(kind)}" for name, kind in columns)]
     return table(header, rows, label="Accuracy by weights and step", class_="numbers")
 

@@ -54,7 +54,8 @@ details { margin: .75rem 0; }
 summary { cursor: pointer; color: var(--accent); }
 .bars { columns: 19rem; column-gap: 2.5rem; margin: 0; padding: 0; list-style: none; }
 .bars li {
-  display: grid; grid-template-columns: minmax(0, min(var(--name), 40%)) 1fr 4rem; gap: .6rem; align-items: center; break-inside: avoid;
+  display: grid; grid-template-columns: minmax(0, min(var(--name), 40%)) 1fr 4rem;
+  gap: .6rem; align-items: center; break-inside: avoid;
 }
 .bars .name { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .bars .track { height: .7rem; border-radius: .2rem; background: var(--card); outline: 1px solid var(--faint); }
