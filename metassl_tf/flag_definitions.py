@@ -138,7 +138,7 @@ def run_binary(main: Callable[[], None]) -> None:
     """
 
     def guarded(arguments: list[str]) -> None:
-        if FLAGS.verbosity < 0:
+        if not FLAGS["verbosity"].present:  # absl has changed its value to 0 by now
             absl_logging.set_verbosity(absl_logging.WARNING)  # TensorFlow's own notes are no news to a user
         try:
             if arguments[1:]:

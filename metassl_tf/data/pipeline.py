@@ -62,7 +62,7 @@ class Pipeline:
                     f"Expected a multiple of {replicas}."
                 )
         steps = tf.data.Dataset.range(start_step, tf.int64.max)
-        dataset = steps.map(self.batch_function(), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        dataset = steps.map(_plain(self.batch_function()), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         if replicas == 1:
             return dataset.prefetch(tf.data.AUTOTUNE)
         return strategy.distribute_datasets_from_function(
@@ -98,6 +98,10 @@ class Pipeline:
             return Examples(self.views.make(wanted, read(index), seed_of), tf.gather(labels, index), index)
 
         return side
+
+
+# Nothing here needs autograph, and what it converts loses the type of its errors.
+_plain = tf.autograph.experimental.do_not_convert
 
 
 def _draw(draw: Beta, size: int, seed: tf.Tensor) -> tf.Tensor:
@@ -143,7 +147,7 @@ def evaluation_batches(
         return views.plain(read(index))
 
     count = -(-len(pool) // batch_size) * replicas
-    dataset = tf.data.Dataset.range(count).map(inputs, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = tf.data.Dataset.range(count).map(_plain(inputs), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if replicas == 1:
         return dataset.prefetch(2)
     return strategy.distribute_datasets_from_function(lambda _: dataset.prefetch(2))

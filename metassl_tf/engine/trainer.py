@@ -55,9 +55,22 @@ class Trainer(orbit.StandardTrainer):
         """What survives a step beside the learner's state."""
         return [self.step, self._sums, self._first_bad]
 
+    def create_train_loop_fn(self) -> Callable[[tf.data.Iterator, tf.Tensor], None]:
+        """The loop over steps, in plain graph code: through autograph, a user's mistake would lose its message."""
+
+        @tf.function(autograph=False)
+        def loop(iterator: tf.data.Iterator, num_steps: tf.Tensor) -> None:
+            def body(count: tf.Tensor) -> tuple[tf.Tensor]:
+                self.train_step(iterator)
+                return (count + 1,)
+
+            tf.while_loop(lambda count: count < num_steps, body, [tf.constant(0)], parallel_iterations=1)
+
+        return loop
+
     def train_step(self, iterator: tf.data.Iterator) -> None:
         """Takes one step; called while tracing the loop."""
-        batch = next(iterator)
+        batch = iterator.get_next()
         context = Context(tf.identity(self.step), self._total_steps)
         results = self._strategy.run(self._replica_step, args=(batch, context))
         sums: Sums = tf.nest.map_structure(lambda value: self._strategy.experimental_local_results(value)[0], results)

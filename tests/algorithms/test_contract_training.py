@@ -12,7 +12,6 @@ from metassl_tf.algorithms.supervised import Supervised
 from tests.algorithms.golden import CASES
 from tests.learner import tiny
 
-
 # The clipping norm is below the gradient's, so that clipping counts too.
 OPTIMIZATION = {"gradient_clip_norm": 0.5, "l2_weight_decay": 0.01}
 

@@ -139,7 +139,7 @@ def test_half_a_checkpoint_is_passed_over(
 def test_chunks_of_steps_do_not_change_the_result(
     uninterrupted: Workdir, tiny_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metassl_tf.engine.loop._next_call", lambda previous, count, seconds: 1)
+    monkeypatch.setattr("metassl_tf.engine.loop._next_call", lambda *_: 1)
     workdir = Workdir(tmp_path)
     run.train(tiny_config(), workdir)
     assert_same_run(uninterrupted, workdir)
@@ -155,8 +155,8 @@ def test_changed_data_are_refused(
 ) -> None:
     from metassl_tf.data.splits import Split
 
-    monkeypatch.setattr(Split, "hash", property(lambda self: "0" * 64))
-    with pytest.raises(UserError, match="hash does not fit|data changed"):
+    monkeypatch.setattr(Split, "hash", property(lambda _: "0" * 64))
+    with pytest.raises(UserError, match=r"hash does not fit|data changed"):
         run.train(tiny_config(), uninterrupted)
 
 

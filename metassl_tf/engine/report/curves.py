@@ -57,7 +57,7 @@ def _numbers(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _evaluated(rows: list[Row]) -> dict[str, list[Line]]:
-    """Metric -> a line per set and kind of weights; sets have their colours, raw weights are dashed."""
+    """Metric -> a line per set and kind of weights: a colour for each set, dashed for raw weights."""
     found: dict[tuple[str, str, str], dict[int, float]] = {}
     for row in rows:
         for set_name, kinds in row.items():
@@ -70,7 +70,7 @@ def _evaluated(rows: list[Row]) -> dict[str, list[Line]]:
         name = f"{set_name}, {'EMA' if kind == 'ema' else kind}"
         line = _line(name, values, rows, color=colors[set_name], dashed=kind == "raw")
         lines.setdefault(formats.sentence_case(metric), []).append(line)
-    return lines
+    return {title: sorted(family, key=lambda line: line.name) for title, family in lines.items()}
 
 
 def _trained(rows: list[Row]) -> dict[str, list[Line]]:

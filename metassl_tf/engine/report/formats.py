@@ -9,8 +9,8 @@ ABSENT = "–"
 
 
 def percent(value: float | None, *, digits: int = 2) -> str:
-    """0.9723 -> `97.23 %`; None, which is a metric that was not measured, -> a dash."""
-    return ABSENT if value is None else f"{100 * value:.{digits}f} %"
+    """0.9723 -> `97.23%`; None, which is a metric that was not measured, -> a dash."""
+    return ABSENT if value is None else f"{100 * value:.{digits}f}%"
 
 
 def number(value: float | None) -> str:

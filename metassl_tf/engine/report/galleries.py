@@ -52,7 +52,7 @@ def _mistake(picture: bytes, predictions: Predictions, position: int, class_name
     return _card(
         picture,
         predictions.examples,
-        f"{predictions.name} number",
+        f"{predictions.name} number {position:,}",
         position,
         f"{predictions.name} image of class {true}, taken for {predicted}",
         element("span", f"predicted {predicted}, {confidence}", class_="wrong"),
@@ -62,11 +62,11 @@ def _mistake(picture: bytes, predictions: Predictions, position: int, class_name
 
 
 def _card(picture: bytes, examples: Examples, origin: str, position: int, alt: str, *lines: object) -> Html:
-    """A picture with its caption; below it the file's name, or the place in its set where it came from no file."""
-    path = printable("" if examples.names is None else examples.names[position]) or f"{origin} {position:,}"
-    file = element("span", printable(path, limit=48), class_="file", title=path)
+    """A picture with its caption; below it the file's name, or else where the picture comes from."""
+    path = printable("" if examples.names is None else examples.names[position]) or origin
+    file = [element("br"), element("span", printable(path, limit=48), class_="file", title=path)] if path else []
     kind = "picture pixels" if max(examples.shape[:2]) < _PIXELATED_BELOW else "picture"
-    caption = element("figcaption", *lines, element("br"), file)
+    caption = element("figcaption", *lines, *file)
     return element("figure", image(picture, alt, class_=kind), caption)
 
 
@@ -81,7 +81,7 @@ def labeled_section(content: Content) -> Section | None:
     for picture, position in zip(pictures(content.labeled.take(chosen)), chosen, strict=True):
         name = printable(content.class_names[labels[position]], limit=40)
         alt = f"labeled image of class {name}"
-        cards.append(_card(picture, content.labeled, "labeled number", int(position), alt, name))
+        cards.append(_card(picture, content.labeled, "", int(position), alt, name))
     note = f"{len(chosen)} of {len(labels):,}." if len(chosen) < len(labels) else f"All {len(labels)}."
     return Section(
         title="Labeled examples",

@@ -43,7 +43,7 @@ def _headline(content: Content) -> Html:
         count = len(predictions.examples)
         low, high = formats.accuracy_interval(accuracy, count)
         text += (
-            f", on {count:,} examples (95 % interval for a set of that size: {formats.percent(low, digits=1)} to "
+            f", on {count:,} examples (95% interval for a set of that size: {formats.percent(low, digits=1)} to "
             f"{formats.percent(high, digits=1)})"
         )
     warning = ""

@@ -14,12 +14,12 @@ class Html(str):
     __slots__ = ()
 
 
-def printable(text: object, *, limit: int = 1000) -> str:
-    """Makes any text safe to show: what cannot be printed becomes U+FFFD, and a long text loses its middle.
+def printable(text: object, *, limit: int | None = None) -> str:
+    """Makes any text safe to show: what cannot be printed becomes U+FFFD, and a text that is too long loses its middle.
 
     Args:
       text: a class name, a file name, a setting; may hold control characters or undecodable bytes.
-      limit: most characters to keep.
+      limit: most characters to keep; None keeps all.
 
     Returns:
       Text that can be encoded as UTF-8.
@@ -28,7 +28,7 @@ def printable(text: object, *, limit: int = 1000) -> str:
         character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}"
         for character in str(text)
     )
-    if len(shown) <= limit:
+    if limit is None or len(shown) <= limit:
         return shown
     tail = (limit - 1) // 2
     return f"{shown[: limit - 1 - tail]}…{shown[len(shown) - tail :]}"
@@ -36,7 +36,7 @@ def printable(text: object, *, limit: int = 1000) -> str:
 
 def escape(value: object) -> Html:
     """Returns `Html` unchanged and everything else as printable text with &, <, > and quotes escaped."""
-    return value if isinstance(value, Html) else Html(html.escape(printable(value, limit=100_000)))
+    return value if isinstance(value, Html) else Html(html.escape(printable(value)))
 
 
 def join(parts: Iterable[object]) -> Html:

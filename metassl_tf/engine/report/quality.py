@@ -15,6 +15,7 @@ from metassl_tf.engine.report.content import Content, Predictions
 from metassl_tf.engine.report.markup import Html, chart, element, join, printable, table
 from metassl_tf.engine.report.page import Section, paragraphs
 
+_FEW = 6
 _NUMBERS_UP_TO = 15
 _NAMES_UP_TO = 40
 _LISTED_CONFUSIONS = 10
@@ -43,7 +44,7 @@ def confusion_section(content: Content) -> Section | None:
         f"{counts.sum():,} {predictions.name} examples by true and predicted class",
         alt=alt,
         note=note,
-        class_="chart wide",
+        class_=f"chart natural{' wide' if len(content.class_names) > _FEW else ''}",
     )
     mistakes = _frequent_mistakes(counts, content.class_names)
     heading = element("h3", "Most frequent mistakes")
@@ -72,6 +73,7 @@ def draw_confusions(counts: npt.NDArray[np.int64], class_names: Sequence[str]) -
     colors[np.diag_indices(num_classes)] = (*to_rgb(charts.BLUE), 0.0)
     # The root makes rare mistakes visible; no mistakes stay clear.
     colors[..., 3] = np.sqrt(share)
+    side = max(3.2, 1.6 + 0.36 * num_classes) if num_classes <= _NUMBERS_UP_TO else 6.5
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -79,24 +81,24 @@ def draw_confusions(counts: npt.NDArray[np.int64], class_names: Sequence[str]) -
         axes.spines[:].set_visible(True)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
-        _label_classes(axes, class_names)
+        _label_classes(axes, class_names, cell=0.75 * side / num_classes)
         if num_classes <= _NUMBERS_UP_TO:
             for (row, column), count in np.ndenumerate(counts):
                 if count:
                     ink = "white" if colors[row, column, 3] > 0.75 else charts.INK
                     axes.text(column, row, f"{count}", ha="center", va="center", color=ink, fontsize=8)
 
-    side = max(3.2, 1.6 + 0.36 * num_classes) if num_classes <= _NUMBERS_UP_TO else 6.5
     return charts.svg(draw, width=side, height=side)
 
 
-def _label_classes(axes: Axes, class_names: Sequence[str]) -> None:
+def _label_classes(axes: Axes, class_names: Sequence[str], *, cell: float) -> None:
+    """Puts names on both axes; upright ones where a cell, of so many inches, is too narrow for them."""
     num_classes = len(class_names)
     if num_classes > _NAMES_UP_TO:
         return
     names = [printable(name, limit=_NAME_LENGTH) for name in class_names]
     size = 9 if num_classes <= _NUMBERS_UP_TO else 6.5
-    upright = max(map(len, names)) > 3
+    upright = size / 72 * 0.7 * max(map(len, names)) > cell  # a letter is about 0.7 of its size wide
     axes.set_xticks(range(num_classes), names, rotation=90 if upright else 0, fontsize=size)
     axes.set_yticks(range(num_classes), names, fontsize=size)
     axes.tick_params(length=0)
@@ -105,14 +107,13 @@ def _label_classes(axes: Axes, class_names: Sequence[str]) -> None:
 def _frequent_mistakes(counts: npt.NDArray[np.int64], class_names: Sequence[str]) -> Html:
     mistakes = counts - np.diag(np.diag(counts))
     order = np.argsort(-mistakes, axis=None, kind="stable")[:_LISTED_CONFUSIONS]
-    rows = [
-        [class_names[true], class_names[predicted], f"{mistakes[true, predicted]:,}", formats.percent(share, digits=1)]
-        for true, predicted in zip(*np.unravel_index(order, mistakes.shape), strict=True)
-        if mistakes[true, predicted]
-        for share in (mistakes[true, predicted] / counts[true].sum(),)
-    ]
-    header = ["true", "predicted", "times", "of the class"]
-    return table(header, rows, label="Most frequent mistakes")
+    rows = []
+    for true, predicted in zip(*np.unravel_index(order, mistakes.shape), strict=True):
+        times = int(mistakes[true, predicted])
+        if times:
+            share = formats.percent(times / counts[true].sum(), digits=1)
+            rows.append([class_names[true], class_names[predicted], f"{times:,}", share])
+    return table(["true", "predicted", "times", "of the class"], rows, label="Most frequent mistakes")
 
 
 def recall_section(content: Content) -> Section | None:

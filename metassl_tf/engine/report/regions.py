@@ -35,7 +35,7 @@ def regions_section(content: Content) -> Section | None:
         alt += f" {count:,} mistakes on the {content.predictions.name} set."
     return Section(
         title="Decision regions",
-        html=chart(picture, "Predicted class over the plane", alt=alt, note=note, class_="chart wide"),
+        html=chart(picture, "Predicted class over the plane", alt=alt, note=note, class_="chart natural"),
     )
 
 
@@ -85,7 +85,8 @@ def draw_regions(
         axes.set_aspect("equal")
         figure.legend(loc="outside lower center", ncols=2)
 
-    return charts.svg(draw, width=6.5, height=5.0)
+    aspect = float(np.ptp(regions.vertical) / np.ptp(regions.horizontal))
+    return charts.svg(draw, width=6.5, height=min(max(0.7 + 6.0 * aspect, 2.5), 9.0))
 
 
 def _paint(axes: Axes, regions: Regions, colors: npt.NDArray[np.float64]) -> None:

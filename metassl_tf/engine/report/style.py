@@ -39,16 +39,19 @@ p { margin: .5rem 0; max-width: 48rem; }
 figure { margin: 0; }
 .chart { min-width: 0; padding: .9rem 1rem .6rem; border: 1px solid var(--faint); border-radius: .5rem; }
 .chart img { display: block; width: 100%; max-width: 34rem; margin: .4rem auto 0; }
-.wide img { min-width: 25rem; max-width: 44rem; }
-.wide { overflow-x: auto; }
+.chart.natural img { width: auto; max-width: 100%; }
+.chart.wide { overflow-x: auto; }
+.chart.wide img { min-width: 26rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--faint); text-align: left; vertical-align: top; }
 thead th { color: var(--quiet); font-weight: 600; white-space: nowrap; }
 tbody th { font-weight: 500; }
-.numbers td, .numbers thead th:not(:first-child) { text-align: right; white-space: nowrap; }
+.numbers td, .numbers thead th:not(:first-child) { text-align: right; }
+.numbers td { white-space: nowrap; }
+.numbers thead th { white-space: normal; vertical-align: bottom; }
 td { min-width: 4rem; overflow-wrap: anywhere; }
-code, pre { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: .875rem; }
+code, pre { font: .875rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 pre { margin: .5rem 0; padding: .75rem 1rem; overflow-x: auto; border-radius: .5rem; background: var(--card); }
 details { margin: .75rem 0; }
 summary { cursor: pointer; color: var(--accent); }

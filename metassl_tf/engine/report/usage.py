@@ -18,7 +18,7 @@ def settings_section(content: Content) -> Section:
 def reproduce_section(content: Content) -> Section:
     """The command that repeats the run, and the file it reads."""
     config = shlex.quote(str(content.workdir / "config.flags"))
-    command = f"python -m metassl_tf.train --flagfile={config} --workdir=runs/again"
+    command = f"python -m metassl_tf.train \\\n  --flagfile={config} \\\n  --workdir=runs/again"
     text = paragraphs(
         "The file config.flags holds every setting that has an effect. On the same type of machine, with the same "
         "versions and number of threads, a run on CPU repeats to the bit (--deterministic)."
@@ -31,18 +31,20 @@ def serve_section(content: Content) -> Section:
     """How to load the exported model, and how to put it behind TensorFlow Serving."""
     export = content.workdir / "export"
     if content.modality == "image":
-        kind, request = "images, uint8 [N, H, W, C] of the size it was trained on", _image_request()
+        kind, request = f"uint8 images [N, {', '.join(map(str, content.labeled.shape))}]", _image_request()
     else:
-        kind, request = "points, float32 [N, D]", f"-d '{{\"instances\": [{_example_point(content)}]}}'"
+        kind, request = f"float32 points [N, {content.labeled.shape[0]}]", _point_request(content)
     python = (
         "import tensorflow as tf\n\n"
         f"model = tf.saved_model.load({str(export)!r})\n"
-        f'answer = model.signatures["serving_default"](tf.constant(inputs))  # {kind}\n'
+        f"# inputs: {kind}\n"
+        'answer = model.signatures["serving_default"](tf.constant(inputs))\n'
         'answer["class_name"], answer["probabilities"]'
     )
+    mount = f'"$(realpath {shlex.quote(str(export))}):/models/model/1"'
     server = (
-        f'docker run -p 8501:8501 -v "$(realpath {shlex.quote(str(export))}):/models/model/1" tensorflow/serving\n'
-        f"curl {request} http://localhost:8501/v1/models/model:predict"
+        f"docker run -p 8501:8501 \\\n  -v {mount} tensorflow/serving\n"
+        f"curl http://localhost:8501/v1/models/model:predict \\\n  {request}"
     )
     parts: list[Html] = [
         paragraphs("In Python, with TensorFlow alone; the input's normalisation is part of the model:"),
@@ -58,10 +60,11 @@ def _image_request() -> str:
     return f'-d "{body}"'
 
 
-def _example_point(content: Content) -> str:
-    point = content.labeled.inputs[:1].tolist() or [[0.0] * content.labeled.shape[0]]
-    return f"[{', '.join(f'{value:.3g}' for value in point[0])}]"
+def _point_request(content: Content) -> str:
+    first = content.labeled.inputs[:1].tolist() or [[0.0] * content.labeled.shape[0]]
+    point = ", ".join(f"{value:.3g}" for value in first[0])
+    return f"-d '{{\"instances\": [[{point}]]}}'"
 
 
 def _code(text: str) -> Html:
-    return element("pre", element("code", text))
+    return element("pre", element("code", text), tabindex="0")

@@ -1,0 +1,74 @@
+"""Which variables of a model are kernels, normalisation, statistics and seeds."""
+
+import keras
+import pytest
+import tensorflow as tf
+
+from metassl_tf.learner import variables
+
+
+@pytest.fixture
+def model() -> keras.Model:
+    """One of each kind of layer; some are in a model within the model."""
+    tokens = keras.Input((6,), dtype="int32")
+    embedded = keras.layers.Embedding(10, 4, name="embedding")(tokens)
+    inner_input = keras.Input((6, 4))
+    hidden = keras.layers.Conv1D(4, 3, name="conv")(inner_input)
+    hidden = keras.layers.BatchNormalization(name="batch_norm")(hidden)
+    hidden = keras.layers.Dropout(0.5, name="dropout")(hidden)
+    inner = keras.Model(inner_input, keras.layers.LayerNormalization(name="layer_norm")(hidden), name="inner")
+    hidden = keras.layers.SeparableConv1D(4, 2, name="separable")(inner(embedded))
+    hidden = keras.layers.MultiHeadAttention(2, 2, dropout=0.5, name="attention")(hidden, hidden)
+    hidden = keras.layers.GroupNormalization(2, name="group_norm")(hidden)
+    hidden = keras.layers.RMSNormalization(name="rms_norm")(hidden)
+    pooled = keras.layers.GlobalAveragePooling1D()(hidden)
+    return keras.Model(tokens, keras.layers.Dense(2, name="classifier")(pooled))
+
+
+def paths(model: keras.Model, coverage: str) -> set[str]:
+    covered = variables.decayed(model, coverage)
+    return {
+        "/".join(variable.path.split("/")[-2:])
+        for variable, decays in zip(model.trainable_variables, covered, strict=True)
+        if decays
+    }
+
+
+KERNELS = {
+    *("conv/kernel", "classifier/kernel", "separable/depthwise_kernel", "separable/pointwise_kernel"),
+    *("query/kernel", "key/kernel", "value/kernel", "attention_output/kernel"),
+}
+BIASES = {
+    *("conv/bias", "classifier/bias", "separable/bias"),
+    *("query/bias", "key/bias", "value/bias", "attention_output/bias"),
+}
+NORMALIZATION = {
+    *("batch_norm/gamma", "batch_norm/beta", "layer_norm/gamma", "layer_norm/beta"),
+    *("group_norm/gamma", "group_norm/beta", "rms_norm/scale"),
+}
+
+
+def test_kernels_are_those_of_dense_convolution_and_attention(model: keras.Model) -> None:
+    assert paths(model, "kernels") == KERNELS
+
+
+def test_all_but_norm_leaves_out_normalisation_at_any_depth(model: keras.Model) -> None:
+    assert paths(model, "all_but_norm") == KERNELS | BIASES | {"embedding/embeddings"}
+
+
+def test_all_is_every_trainable_variable(model: keras.Model) -> None:
+    assert paths(model, "all") == KERNELS | BIASES | NORMALIZATION | {"embedding/embeddings"}
+
+
+def test_coverage_names_are_those_of_the_setting() -> None:
+    assert variables.COVERAGES == ("kernels", "all_but_norm", "all")
+
+
+def test_statistics_and_seeds_share_the_untrained_variables(model: keras.Model) -> None:
+    statistics, seeds = variables.statistics(model), variables.seeds(model)
+    assert [variable.name for variable in statistics] == ["moving_mean", "moving_variance"]
+    assert len(seeds) == 2  # of dropout and of attention
+    assert all(tf.as_dtype(variable.dtype).is_integer and variable.shape == (2,) for variable in seeds)
+    assert {id(variable) for variable in statistics + seeds} == {
+        id(variable) for variable in model.non_trainable_variables
+    }
