@@ -31,9 +31,7 @@ def main() -> None:
     run = open_run(workdir, flag_definitions.parse([f"--flagfile={workdir.existing_config()}"]))
     network, step = run.network(checkpoint=_CHECKPOINT.value, parameters=_PARAMETERS.value)
     target = Workdir(_OUTPUT.value or workdir.root)
-    exported = export_network(
-        network, run.interface, saved_model=Path(target.export), keras_model=Path(target.model)
-    )
+    exported = export_network(network, run.interface, saved_model=Path(target.export), keras_model=Path(target.model))
     print(f"step           {step}, {_CHECKPOINT.value} checkpoint, {_PARAMETERS.value} weights")
     print(f"export         {exported.saved_model}")
     if exported.keras_model:

@@ -69,7 +69,8 @@ def from_json(text: bytes, *, source: str) -> Interface:
         return Interface(
             shape=tuple(int(size) for size in values["shape"]),
             class_names=tuple(str(name) for name in values["class_names"]),
-            normalization=normalization and Normalization(**{key: tuple(value) for key, value in normalization.items()}),
+            normalization=normalization
+            and Normalization(**{key: tuple(value) for key, value in normalization.items()}),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(

@@ -1,6 +1,8 @@
 """How good a trained model is on a test set: that of its own run, or any other with the same classes."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,9 @@ from metassl_tf.data.images import resize_images
 from metassl_tf.data.sources import load_dataset
 from metassl_tf.engine.interface import Interface
 from metassl_tf.engine.metrics import evaluate_logits
+from metassl_tf.engine.predict import Predictor, predict_examples, write_predictions
+from metassl_tf.engine.results import to_json
+from metassl_tf.engine.workdir import write_atomically
 from metassl_tf.errors import UserError, near_match
 
 # Above this number the recalls stand in the JSON only.
@@ -78,16 +83,84 @@ def _class_positions(found: Sequence[str], known: Sequence[str], name: str) -> n
     return np.array([known.index(class_name) for class_name in found], np.int64)
 
 
-def score(logits: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Returns the metrics of each kind of weights; see `metrics.evaluate_logits`."""
-    return {kind: evaluate_logits(values, labels) for kind, values in logits.items()}
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """A model's predictions for a test set, and what they are worth.
+
+    Attributes:
+      predictor: the model.
+      dataset: name of the data.
+      test: the test set.
+      logits: kind of weights -> float32 [N, classes].
+      metrics: kind of weights -> metrics; see `metrics.evaluate_logits`.
+    """
+
+    predictor: Predictor
+    dataset: str
+    test: Examples
+    logits: Mapping[str, np.ndarray]
+    metrics: Mapping[str, Mapping[str, Any]]
+
+    def describe(self) -> str:
+        """Returns a heading and the metrics as a table."""
+        step = "" if self.predictor.step is None else f", step {self.predictor.step:,}"
+        heading = f"{self.dataset}: {len(self.test):,} test examples{step}"
+        return f"{heading}\n{table(self.metrics, self.predictor.interface.class_names)}"
+
+    def write_predictions(self, output: Path) -> None:
+        """Writes the predictions of the weights that are exported; see `predict.write_predictions`.
+
+        Examples that are not files are named by their place in the test set.
+        """
+        names = np.arange(len(self.test)).astype(str) if self.test.names is None else self.test.names
+        logits = list(self.logits.values())[-1]
+        write_predictions(output, self.predictor.interface.class_names, zip(names.tolist(), logits, strict=True))
+
+    def write_metrics(self, output: Path) -> None:
+        """Writes the metrics as JSON, named as in `result.json`.
+
+        Raises:
+          UserError: the file cannot be written.
+        """
+        content = {
+            "dataset": self.dataset,
+            "num_examples": len(self.test),
+            "step": self.predictor.step,
+            "classes": list(self.predictor.interface.class_names),
+            "test": self.metrics,
+        }
+        try:
+            write_atomically(output, lambda file: file.write(to_json(content)))
+        except OSError as error:
+            raise UserError(
+                f"--output={output} cannot be written: {error.strerror}. Expected a file in an existing folder."
+            ) from error
+
+
+def evaluate(predictor: Predictor, config: Config) -> Scores:
+    """Scores a model on a test set.
+
+    Args:
+      predictor: the model.
+      config: names the data, and the batch size; its other settings do not matter.
+
+    Returns:
+      The scores.
+
+    Raises:
+      UserError: the data do not fit the model; see `load_test_set`.
+    """
+    test = load_test_set(config, predictor.interface)
+    logits = predict_examples(predictor, test, batch_size=config.run.eval_batch_size)
+    metrics = {kind: evaluate_logits(values, test.labels) for kind, values in logits.items()}
+    return Scores(predictor=predictor, dataset=config.data.dataset, test=test, logits=logits, metrics=metrics)
 
 
 def table(metrics: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]) -> str:
     """Writes metrics as lines of text, a column for each kind of weights.
 
     Args:
-      metrics: what `score` returned.
+      metrics: kind of weights -> metrics.
       class_names: of the model. With more than 20 the recall of each class is left out.
 
     Returns:

@@ -42,28 +42,13 @@ EQUALS_KERAS: dict[str, tuple[UpdateRule, Callable[[], keras.Optimizer]]] = {
 }
 
 
-def dense() -> keras.Model:
-    """One Dense layer in float64; its kernel is covered by weight decay and its bias is not."""
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((3,), dtype="float64")
-    return keras.Model(inputs, keras.layers.Dense(2, bias_initializer="ones", dtype="float64")(inputs))
-
-
-def random_gradients(model: keras.Model, count: int = 5) -> list[list[tf.Tensor]]:
-    generator = np.random.default_rng(0)
-    return [
-        [tf.constant(generator.normal(size=variable.shape)) for variable in model.trainable_variables]
-        for _ in range(count)
-    ]
-
-
 @pytest.mark.parametrize("name", EQUALS_KERAS)
 def test_rule_equals_the_optimizer_of_keras(name: str) -> None:
     rule, make_optimizer = EQUALS_KERAS[name]
-    model, reference, optimizer = dense(), dense(), make_optimizer()
+    model, reference, optimizer = tiny.dense_float64(), tiny.dense_float64(), make_optimizer()
     learner = Learner(model, tiny.optimization(rule=rule, learning_rate=RATE), seed=0)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
-    for step, gradients in enumerate(random_gradients(model)):
+    for step, gradients in enumerate(tiny.random_gradients(model)):
         learner.update(gradients, [], step=tf.constant(step, tf.int64))
         optimizer.apply(gradients, reference.trainable_variables)
         for variable, expected in zip(model.trainable_variables, reference.trainable_variables, strict=True):
@@ -86,11 +71,11 @@ def test_every_rule_but_lars_has_been_compared() -> None:
 
 @pytest.mark.parametrize("rule", [Lars(), Lars(momentum=0.5, trust_coefficient=0.02, epsilon=0.25)])
 def test_lars_equals_scalar_arithmetic(rule: Lars) -> None:
-    model = dense()
+    model = tiny.dense_float64()
     learner = Learner(model, tiny.optimization(rule=rule, learning_rate=RATE), seed=0)
     kernel, bias = ([float(number) for number in variable.numpy().flat] for variable in model.trainable_variables)
     kernel_momentum, bias_momentum = [0.0] * 6, [0.0] * 2
-    for step, gradients in enumerate(random_gradients(model)):
+    for step, gradients in enumerate(tiny.random_gradients(model)):
         learner.update(gradients, [], step=tf.constant(step, tf.int64))
         kernel_gradient, bias_gradient = (gradient.numpy().flatten().tolist() for gradient in gradients)
         weight_norm = math.sqrt(sum(number**2 for number in kernel))

@@ -34,6 +34,22 @@ def network(*, batch_norm: bool = False, seed: int = 0) -> keras.Model:
     return keras.Model(inputs, logits)
 
 
+def dense_float64() -> keras.Model:
+    """One Dense layer in float64; by default weight decay covers its kernel and not its bias."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((3,), dtype="float64")
+    return keras.Model(inputs, keras.layers.Dense(2, bias_initializer="ones", dtype="float64")(inputs))
+
+
+def random_gradients(model: keras.Model, *, steps: int = 5) -> list[list[tf.Tensor]]:
+    """Gradients of several steps in the dtype of the model's variables."""
+    generator = np.random.default_rng(0)
+    return [
+        [tf.constant(generator.normal(size=variable.shape), variable.dtype) for variable in model.trainable_variables]
+        for _ in range(steps)
+    ]
+
+
 def in_numpy(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """The network without batch norm as a function of float64 arrays."""
     kernel_1, bias_1, kernel_2, bias_2 = (variable.numpy().astype(np.float64) for variable in model.variables)

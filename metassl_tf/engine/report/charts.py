@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 INK = "#010203"
 FAINT = "#040506"
@@ -153,5 +153,8 @@ def _style_axes(axes: Axes, values: Sequence[float], *, fraction: bool) -> None:
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=_TICKS))
     elif min(values) > 0 and max(values) / min(values) > _LOG_FROM_RATIO:
         axes.set_yscale("log")
+        # matplotlib's own labels of powers are formulas, which these charts do not typeset.
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=_TICKS))
