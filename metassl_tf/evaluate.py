@@ -3,8 +3,7 @@
     python -m metassl_tf.evaluate --workdir=runs/quickstart
     python -m metassl_tf.evaluate --saved_model=runs/quickstart/export --images=photos --predictions=photos.csv
 
-A workdir is scored on its own run's test set unless `--dataset` names another. Of its weights, the trained ones (raw)
-and their moving average (ema) are both scored; the average predicts.
+Of a workdir, the trained weights (raw) and their moving average (ema) are both scored; the average predicts.
 """
 
 import dataclasses
@@ -16,7 +15,6 @@ from metassl_tf import flag_definitions
 from metassl_tf.config import Config
 from metassl_tf.data.sources import SOURCES
 from metassl_tf.engine import predict, score
-from metassl_tf.engine.predict import Predictor
 from metassl_tf.engine.trained import CHECKPOINTS, open_run
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
@@ -29,9 +27,8 @@ _PREDICTIONS = flags.DEFINE_string("predictions", None, "CSV file for class, con
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the metrics.")
 
 _FOR_IMAGES = {"strict_data", "eval_batch_size"}
-_FOR_OWN_DATA = _FOR_IMAGES | {"data_dir", "download", "memory_limit"}
 _OF_SOURCES = {field.name for source in SOURCES.values() for field in dataclasses.fields(source)}
-_FOR_OTHER_DATA = _FOR_OWN_DATA | _OF_SOURCES | {"dataset", "split_seed"}
+_FOR_OTHER_DATA = _FOR_IMAGES | _OF_SOURCES | {"dataset", "data_dir", "download", "split_seed"}
 for _name in sorted(_FOR_OTHER_DATA):
     flags.declare_key_flag(_name)
 
@@ -44,13 +41,14 @@ def _given() -> list[str]:
         return flag_definitions.given(_FOR_OTHER_DATA, why="an evaluation")
     if _SAVED_MODEL.value:
         raise UserError("--saved_model needs a --dataset to be scored on, or --images. Neither is given.")
-    return flag_definitions.given(_FOR_OWN_DATA, why="a run's own test set")
+    return flag_definitions.given(_FOR_IMAGES | {"data_dir", "download", "memory_limit"}, why="a run's own set")
 
 
-def _load() -> tuple[Predictor, Config]:
+def _load() -> tuple[predict.Predictor, Config]:
     """The model, and the config that names the data."""
     if bool(_WORKDIR.value) == bool(_SAVED_MODEL.value):
-        raise UserError("Expected either --workdir, a run's folder, or --saved_model, an export folder or .keras file.")
+        received = "both" if _WORKDIR.value else "neither"
+        raise UserError(f"Expected a run's --workdir or a --saved_model (export folder, .keras file), not {received}.")
     given = _given()
     if _SAVED_MODEL.value:
         if _CHECKPOINT.value:
@@ -68,20 +66,11 @@ def main() -> None:
         raise UserError("--images have no labels to measure by. Expected --predictions=FILE.csv and no --output.")
     predictor, config = _load()
     if _IMAGES.value:
-        predict.predict_folder(
-            predictor,
-            _IMAGES.value,
-            Path(_PREDICTIONS.value),
-            batch_size=config.run.eval_batch_size,
-            strict_data=config.data.strict_data,
-        )
+        predict.predict_folder(predictor, config, _IMAGES.value, Path(_PREDICTIONS.value))
     else:
         scores = score.evaluate(predictor, config)
         print(scores.describe())
-        if _PREDICTIONS.value:
-            scores.write_predictions(Path(_PREDICTIONS.value))
-        if _OUTPUT.value:
-            scores.write_metrics(Path(_OUTPUT.value))
+        scores.write(predictions=_PREDICTIONS.value, metrics=_OUTPUT.value)
     for path in filter(None, (_PREDICTIONS.value, _OUTPUT.value)):
         print(f"written to {path}")
 

@@ -42,8 +42,8 @@ class Checkpoints:
         except (OSError, tf.errors.OpError) as error:
             last = self._manager.latest_checkpoint
             raise UserError(
-                f"The checkpoint of step {step} could not be written in {self._folder}: {_first_line(error)}. "
-                f"{f'{Path(last).name} is intact' if last else 'There is none before it'}. "
+                f"The checkpoint of step {step} could not be written in {self._folder}: {first_line(error)}. "
+                f"{f'{Path(last).name} is intact' if last else 'No earlier one is in that folder'}. "
                 "Free some space and give the same command again to resume."
             ) from error
 
@@ -103,9 +103,11 @@ def _damage(path: str) -> str | None:
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
     except (tf.errors.OpError, RuntimeError, ValueError, LookupError) as error:
-        return _first_line(error)
+        return first_line(error)
     return None
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without its full stop, or the name of its type where it has none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")

@@ -11,6 +11,8 @@ from metassl_tf.data.examples import Examples
 from metassl_tf.data.pipeline import evaluation_batches
 from metassl_tf.data.views import Views
 from metassl_tf.engine.metrics import evaluate_logits
+from metassl_tf.engine.trainer import MEND
+from metassl_tf.errors import UserError
 from metassl_tf.learner.learner import Learner
 
 PARAMETERS: tuple[Parameters, ...] = ("raw", "ema")
@@ -70,6 +72,23 @@ class Evaluator(orbit.StandardEvaluator):
         output: dict[str, np.ndarray] = self.evaluate(tf.constant(self._num_batches))
         return output
 
-    def metrics(self) -> dict[str, dict[str, Any]]:
-        """Returns the metrics of `raw` and `ema` weights; see `metrics.evaluate_logits`."""
-        return {kind: evaluate_logits(logits, self.examples.labels) for kind, logits in self.logits().items()}
+    def metrics(self, step: int) -> dict[str, dict[str, Any]]:
+        """Measures both kinds of weights.
+
+        Args:
+          step: number of steps taken, for the message.
+
+        Returns:
+          The metrics of `raw` and `ema` weights; see `metrics.evaluate_logits`.
+
+        Raises:
+          UserError: a prediction is infinite or NaN.
+        """
+        predicted = self.logits()
+        for kind, logits in predicted.items():
+            if not np.isfinite(logits).all():
+                raise UserError(
+                    f"The predictions with the {kind} weights became infinite or NaN before step {step}. Expected finite "
+                    f"ones; {MEND}"
+                )
+        return {kind: evaluate_logits(logits, self.examples.labels) for kind, logits in predicted.items()}

@@ -29,10 +29,10 @@ class History:
         """
         self._path = path
         lines = path.read_text().splitlines() if path.exists() else []
-        rows = [json.loads(line) for line in lines if line.endswith("}")]  # a kill can leave half a line
+        rows = [row for row in map(_parsed, lines) if row]
         self.rows: list[Row] = [row for row in rows if row["step"] <= restored_step and restored_step > 0]
-        if len(self.rows) != len(lines):
-            text = "".join(_line(row) for row in self.rows)
+        text = "".join(_line(row) for row in self.rows)
+        if lines and path.read_text() != text:
             write_atomically(path, lambda file: file.write(text.encode()))
 
     @property
@@ -46,6 +46,15 @@ class History:
         with self._path.open("ab") as file:
             file.write(_line(row).encode())
             file.flush()
+
+
+def _parsed(line: str) -> Row | None:
+    """A row, or None for the half line that a kill or a full disk can leave at the end."""
+    try:
+        row: Row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return row
 
 
 def _line(row: Row) -> str:

@@ -1,12 +1,14 @@
 """`--init_from`: begin with the weights of another run. Weights only; optimizer and step start anew."""
 
 import logging
+import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from metassl_tf.engine.checkpoints import first_line
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
 from metassl_tf.learner.learner import Learner
@@ -59,10 +61,13 @@ def _from_checkpoint(source: str) -> list[np.ndarray]:
         path = tf.train.latest_checkpoint(str(Workdir(source).checkpoints)) or source
     if not Path(f"{path}.index").is_file():
         raise UserError(f"--init_from={source} holds no weights. {_EXPECTED}.")
-    reader = tf.train.load_checkpoint(path)
     values: list[np.ndarray] = []
-    while reader.has_tensor(name := f"ema/{len(values)}/.ATTRIBUTES/VARIABLE_VALUE"):
-        values.append(reader.get_tensor(name))
+    try:
+        reader = tf.train.load_checkpoint(path)
+        while reader.has_tensor(name := f"ema/{len(values)}/.ATTRIBUTES/VARIABLE_VALUE"):
+            values.append(reader.get_tensor(name))
+    except (tf.errors.OpError, RuntimeError, ValueError, LookupError) as error:
+        raise UserError(f"--init_from={source} is damaged: {first_line(error)}. {_EXPECTED}.") from error
     return values
 
 
@@ -71,6 +76,6 @@ def _from_keras(source: str) -> list[np.ndarray]:
         raise UserError(f"--init_from={source} does not exist. {_EXPECTED}.")
     try:
         model = keras.models.load_model(source, compile=False, safe_mode=True)
-    except (ValueError, OSError, TypeError) as error:
-        raise UserError(f"--init_from={source} cannot be read: {error}. {_EXPECTED}.") from error
+    except (ValueError, OSError, TypeError, LookupError, zipfile.BadZipFile) as error:
+        raise UserError(f"--init_from={source} cannot be read: {first_line(error)}. {_EXPECTED}.") from error
     return [variable.numpy() for variable in (*model.trainable_variables, *statistics(model))]

@@ -6,20 +6,20 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 from tqdm import tqdm
 
+from metassl_tf.config import Config
 from metassl_tf.data.examples import Examples
 from metassl_tf.data.image_files import list_images
 from metassl_tf.data.images import EXTENSIONS, decode_image
 from metassl_tf.data.views import reader
 from metassl_tf.engine.export import read_keras, read_saved_model
 from metassl_tf.engine.interface import Interface
-from metassl_tf.engine.trained import PARAMETERS, TrainedRun
+from metassl_tf.engine.trained import PARAMETERS, Checkpoint, Parameters, TrainedRun
 from metassl_tf.errors import UserError
 
 _logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Predictor:
     step: int | None = None
 
 
-def from_run(run: TrainedRun, checkpoint: Literal["last", "best"]) -> Predictor:
+def from_run(run: TrainedRun, checkpoint: Checkpoint) -> Predictor:
     """Makes the predictor of a workdir, with the trained weights and with their moving average.
 
     Args:
@@ -59,7 +59,7 @@ def from_run(run: TrainedRun, checkpoint: Literal["last", "best"]) -> Predictor:
       UserError: there is no such checkpoint.
     """
 
-    def function(parameters: Literal["raw", "ema"]) -> tuple[Callable[[tf.Tensor], tf.Tensor], int]:
+    def function(parameters: Parameters) -> tuple[Callable[[tf.Tensor], tf.Tensor], int]:
         network, step = run.network(checkpoint=checkpoint, parameters=parameters)
 
         @tf.function(input_signature=[run.interface.raw])
@@ -145,24 +145,22 @@ def _predict_files(predictor: Predictor, paths: Sequence[str], batch_size: int) 
             progress.update(len(raw))
 
 
-def predict_folder(
-    predictor: Predictor, folder: str, output: Path, *, batch_size: int, strict_data: bool = False
-) -> int:
+def predict_folder(predictor: Predictor, config: Config, folder: str, output: Path) -> int:
     """Writes predictions for every image in a folder and below it, a batch at a time.
 
     Args:
       predictor: the model; the weights that are exported predict.
+      config: says the batch size, and with `strict_data` that an unreadable image is an error instead of being left out
+        with a warning; its other settings do not matter.
       folder: of images in any size and format that `metassl_tf.data.images` decodes; their class is not needed.
       output: the CSV file; see `write_predictions`. Files are named relative to `folder`.
-      batch_size: images per batch.
-      strict_data: an unreadable image is an error, instead of being left out with a warning.
 
     Returns:
       Number of rows.
 
     Raises:
-      UserError: no such folder, no images, a model of points, or an unreadable image with `strict_data`; `output` is
-        then as it was before.
+      UserError: no such folder, no images, a model of points, or an unreadable image where that is an error;
+        `output` is then as it was before.
     """
     if not predictor.interface.takes_images:
         raise UserError("The model was trained on points, so it cannot score --images. Leave them out to score a set.")
@@ -175,12 +173,12 @@ def predict_folder(
     readable = np.zeros(len(paths), bool)
 
     def rows() -> Iterator[tuple[str, np.ndarray]]:
-        for position, logits in _predict_files(predictor, paths, batch_size):
+        for position, logits in _predict_files(predictor, paths, config.run.eval_batch_size):
             readable[position] = True
             yield names[position], logits
         unreadable = [names[position] for position in np.flatnonzero(~readable)]
         if unreadable:
-            _report_unreadable(unreadable, len(paths), folder, strict_data=strict_data)
+            _report_unreadable(unreadable, len(paths), folder, strict_data=config.data.strict_data)
 
     return write_predictions(output, predictor.interface.class_names, rows())
 

@@ -21,8 +21,8 @@ from metassl_tf.engine.report.content import collect
 from metassl_tf.engine.setup import Experiment
 from metassl_tf.engine.summaries import Summaries
 from metassl_tf.engine.trained import averaged_network, interface_of
-from metassl_tf.engine.trainer import Trainer
-from metassl_tf.engine.workdir import Workdir, write_atomically
+from metassl_tf.engine.trainer import Trainer, check_finite_state
+from metassl_tf.engine.workdir import Workdir, disk_errors, write_atomically
 from metassl_tf.errors import UserError
 from metassl_tf.learner.schedules import ramp
 from metassl_tf.learner.step import Sums, training_step
@@ -42,12 +42,13 @@ def train(config: Config, workdir: Workdir, *, strategy: tf.distribute.Strategy 
     Raises:
       UserError: anything that the user can mend.
     """
-    workdir.claim(to_flagfile(config))
-    experiment = setup.build(config, strategy=strategy)
-    run = Run(experiment, workdir)
-    run.resume()
-    run.train()
-    return run.finish()
+    with disk_errors(workdir.root):
+        workdir.claim(to_flagfile(config))
+        experiment = setup.build(config, strategy=strategy)
+        run = Run(experiment, workdir)
+        run.resume()
+        run.train()
+        return run.finish()
 
 
 def make_trainer(experiment: Experiment) -> Trainer:
@@ -144,18 +145,23 @@ class Run:
             grid,
             on_metrics=self._summaries.training,
             on_evaluation=self._evaluate,
-            save=self._checkpoints.save,
+            save=self._save,
             examples_per_step=self._experiment.examples_per_step,
         )
 
+    def _save(self, step: int) -> None:
+        check_finite_state(self._experiment.learner.state_variables, step)
+        self._checkpoints.save(step)
+
     def _evaluate(self, step: int, training_metrics: dict[str, float]) -> str:
+        check_finite_state(self._experiment.learner.state_variables, step)
         seconds = time.monotonic() - self._start_time
         row: Row = {
             "step": step,
             "seconds": round(self._earlier_seconds + seconds, 3),
             "examples_per_second": round((step - self._start_step) * self._experiment.examples_per_step / seconds, 1),
             "train": training_metrics,
-            **{name: evaluator.metrics() for name, evaluator in self._evaluators.items()},
+            **{name: evaluator.metrics(step) for name, evaluator in self._evaluators.items()},
         }
         self._history.append(row)
         self._summaries.evaluation(step, row)

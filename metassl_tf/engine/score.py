@@ -53,8 +53,8 @@ def load_test_set(config: Config, interface: Interface) -> Examples:
     test = dataset.test
     if not np.any(test.labels >= 0):
         raise UserError(
-            f"--dataset={data.dataset} has no labeled test examples, so there is nothing to score. Expected a test set: "
-            "for an image folder, DIR/test/<class>/. Images without labels are predicted with --images and --predictions."
+            f"--dataset={data.dataset} has no labeled test examples: there is nothing to score. Expected a test set, "
+            "in an image folder DIR/test/<class>/. To predict images without labels use --images and --predictions."
         )
     if test.shape != shape:
         test = _reshaped(test, interface, data.dataset)
@@ -107,34 +107,36 @@ class Scores:
         heading = f"{self.dataset}: {len(self.test):,} test examples{step}"
         return f"{heading}\n{table(self.metrics, self.predictor.interface.class_names)}"
 
-    def write_predictions(self, output: Path) -> None:
-        """Writes the predictions of the weights that are exported; see `predict.write_predictions`.
+    def write(self, *, predictions: str | None = None, metrics: str | None = None) -> None:
+        """Writes what is wanted of them.
 
-        Examples that are not files are named by their place in the test set.
-        """
-        names = np.arange(len(self.test)).astype(str) if self.test.names is None else self.test.names
-        logits = list(self.logits.values())[-1]
-        write_predictions(output, self.predictor.interface.class_names, zip(names.tolist(), logits, strict=True))
-
-    def write_metrics(self, output: Path) -> None:
-        """Writes the metrics as JSON, named as in `result.json`.
+        Args:
+          predictions: CSV file of what the exported weights predict; see `predict.write_predictions`. Examples that
+            are not files are named by their place in the test set.
+          metrics: JSON file; the metrics are named as in `result.json`.
 
         Raises:
-          UserError: the file cannot be written.
+          UserError: a file cannot be written.
         """
-        content = {
-            "dataset": self.dataset,
-            "num_examples": len(self.test),
-            "step": self.predictor.step,
-            "classes": list(self.predictor.interface.class_names),
-            "test": self.metrics,
-        }
-        try:
-            write_atomically(output, lambda file: file.write(to_json(content)))
-        except OSError as error:
-            raise UserError(
-                f"--output={output} cannot be written: {error.strerror}. Expected a file in an existing folder."
-            ) from error
+        classes = self.predictor.interface.class_names
+        if predictions:
+            names = np.arange(len(self.test)).astype(str) if self.test.names is None else self.test.names
+            logits = list(self.logits.values())[-1]
+            write_predictions(Path(predictions), classes, zip(names.tolist(), logits, strict=True))
+        if metrics:
+            content = {
+                "dataset": self.dataset,
+                "num_examples": len(self.test),
+                "step": self.predictor.step,
+                "classes": list(classes),
+                "test": self.metrics,
+            }
+            try:
+                write_atomically(Path(metrics), lambda file: file.write(to_json(content)))
+            except OSError as error:
+                raise UserError(
+                    f"--output={metrics} cannot be written: {error.strerror}. Expected a file in an existing folder."
+                ) from error
 
 
 def evaluate(predictor: Predictor, config: Config) -> Scores:

@@ -1,5 +1,7 @@
 """TensorBoard: scalars, images of the views, histograms of the weights, and HParams."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ from tensorboard.plugins.hparams import api as hparams
 
 from metassl_tf.data.pipeline import Pipeline
 from metassl_tf.data.views import ImageViews
+from metassl_tf.engine.checkpoints import first_line
 from metassl_tf.engine.history import Row
 from metassl_tf.engine.setup import Experiment
+from metassl_tf.errors import UserError
 
 _GRID_IMAGES = 16
 
@@ -24,13 +28,18 @@ class Summaries:
         Args:
           folder: TensorBoard's log folder.
           experiment: the run.
+
+        Raises:
+          UserError: the disk is full or cannot be written; so in every method.
         """
         self._experiment = experiment
-        self._writer = tf.summary.create_file_writer(str(folder))
+        self._folder = folder
+        with _disk_errors(folder):
+            self._writer = tf.summary.create_file_writer(str(folder))
 
     def training(self, step: int, metrics: dict[str, float]) -> None:
         """Writes the training metrics of the last steps, and the learning rate."""
-        with self._writer.as_default(step=step):
+        with self._writing(step):
             for name, value in metrics.items():
                 tf.summary.scalar(f"train/{name}", value)
             tf.summary.scalar(
@@ -39,7 +48,7 @@ class Summaries:
 
     def evaluation(self, step: int, row: Row) -> None:
         """Writes the metrics of one evaluation and histograms of the weights."""
-        with self._writer.as_default(step=step):
+        with self._writing(step):
             for name in ("validation", "test"):
                 for kind, metrics in row.get(name, {}).items():
                     for metric, value in metrics.items():
@@ -47,12 +56,11 @@ class Summaries:
                             tf.summary.scalar(f"{name}/{kind}/{metric}", value)
             for variable in self._experiment.learner.model.trainable_variables:
                 tf.summary.histogram(variable.path, variable.value)
-        self._writer.flush()
 
     def views(self, pipeline: Pipeline) -> None:
         """Writes what the first batch looks like: a row of images per view."""
         grid = view_grid(self._experiment, pipeline)
-        with self._writer.as_default(step=0):
+        with self._writing(0):
             for name, images in grid.items():
                 tf.summary.image(f"views/{name}", images, max_outputs=_GRID_IMAGES)
 
@@ -62,11 +70,29 @@ class Summaries:
             name: value if isinstance(value, (bool, int, float, str)) else str(value)
             for name, value in self._experiment.config.values().items()
         }
-        with self._writer.as_default(step=result["step"]):
+        with self._writing(result["step"]):
             hparams.hparams(config)
             if result["test_accuracy"] is not None:
                 tf.summary.scalar("test_accuracy", result["test_accuracy"])
         self._writer.close()
+
+    @contextmanager
+    def _writing(self, step: int) -> Iterator[None]:
+        """Makes the event file the default one; what was written is on the disk at the end."""
+        with _disk_errors(self._folder), self._writer.as_default(step=step):
+            yield
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Turns what TensorFlow raises when it cannot write an event into an error that the user can mend."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise UserError(
+            f"TensorBoard's events could not be written in {folder}: {first_line(error)}. The checkpoints are intact. "
+            "Free some space and give the same command again to resume."
+        ) from error
 
 
 def view_grid(experiment: Experiment, pipeline: Pipeline) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ The devices of the run do not matter here, nor do its training data.
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import keras
 import tensorflow as tf
@@ -21,11 +21,13 @@ from metassl_tf.errors import UserError
 from metassl_tf.learner.variables import statistics
 from metassl_tf.models.build import build_model
 
-CHECKPOINTS = ("last", "best")
+Checkpoint = Literal["last", "best"]
+Parameters = Literal["raw", "ema"]
+CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
+PARAMETERS: tuple[Parameters, ...] = get_args(Parameters)
 
-# A learner's name for the weights in a checkpoint.
+# What a learner calls these weights in its checkpoints.
 _ROLES = {"raw": "model", "ema": "ema"}
-PARAMETERS = tuple(_ROLES)
 
 
 def interface_of(experiment: Experiment) -> Interface:
@@ -60,9 +62,7 @@ class TrainedRun:
     config: Config
     interface: Interface
 
-    def network(
-        self, *, checkpoint: Literal["last", "best"], parameters: Literal["raw", "ema"]
-    ) -> tuple[keras.Model, int]:
+    def network(self, *, checkpoint: Checkpoint, parameters: Parameters) -> tuple[keras.Model, int]:
         """Builds the network with the weights of a checkpoint.
 
         Args:
@@ -82,7 +82,7 @@ class TrainedRun:
             raise UserError(self._missing(checkpoint, folder))
         return network, int(path.rsplit("-", 1)[1])
 
-    def _missing(self, checkpoint: str, folder: Path) -> str:
+    def _missing(self, checkpoint: Checkpoint, folder: Path) -> str:
         if checkpoint == "last" or not any(self.workdir.checkpoints.glob("step-*.index")):
             return (
                 f"{folder} holds no checkpoint yet. Expected one that metassl_tf.train wrote: train with "

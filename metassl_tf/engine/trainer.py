@@ -1,7 +1,7 @@
 """The training step as orbit runs it: many steps per call, sums of metrics kept on the device."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orbit
@@ -12,6 +12,11 @@ from metassl_tf.errors import UserError
 from metassl_tf.learner.step import Sums
 
 ReplicaStep = Callable[[Batch, Context], Sums]
+
+# What to do when a run has left the real numbers.
+MEND = (
+    "the checkpoints from before are intact. Lower --learning_rate, set --gradient_clip_norm, or look at the inputs."
+)
 
 
 class Trainer(orbit.StandardTrainer):
@@ -103,8 +108,7 @@ class Trainer(orbit.StandardTrainer):
         # A term says more than the loss it is part of, and that says more than the gradient.
         names = sorted((name for name, step in steps.items() if step == first), key=_vagueness)
         raise UserError(
-            f"{names[0]} became infinite or NaN at step {first}. Expected a finite loss; the checkpoints from before "
-            "are intact. Lower --learning_rate, set --gradient_clip_norm, or look at the inputs."
+            f"{names[0]} became infinite or NaN at step {first}. Expected a finite loss; {MEND}"
         )
 
     def read_metrics(self) -> dict[str, float]:
@@ -116,6 +120,25 @@ class Trainer(orbit.StandardTrainer):
             for name, (total, count) in zip(self.names, sums, strict=True)
             if count > 0 and math.isfinite(total)
         }
+
+
+def check_finite_state(state: Mapping[str, Sequence[tf.Variable]], step: int) -> None:
+    """Stops a run before weights are measured or saved that a last, finite gradient has thrown out of the reals.
+
+    Args:
+      state: role -> variables.
+      step: number of steps taken, for the message.
+
+    Raises:
+      UserError: a variable holds an infinite value or NaN.
+    """
+    for role, variables in state.items():
+        for variable in variables:
+            if variable.dtype.is_floating and not tf.reduce_all(tf.math.is_finite(variable)):
+                raise UserError(
+                    f"A weight ({variable.name} of {role}) became infinite or NaN before step {step}. Expected finite "
+                    f"ones; {MEND}"
+                )
 
 
 def _vagueness(name: str) -> int:

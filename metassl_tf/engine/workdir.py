@@ -1,11 +1,16 @@
 """The folder of a run: what is in it, and that it belongs to this run alone."""
 
+import contextlib
+import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 from metassl_tf.errors import UserError
+
+# What a full, read-only or forbidden disk says, and a limit on the size of files.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class Workdir:
@@ -33,6 +38,9 @@ class Workdir:
     def claim(self, flagfile: str) -> None:
         """Creates the folder for a run, or recognises it as this run's to resume.
 
+        A folder whose run never reached a checkpoint has nothing to lose: it becomes this run's, so that a mistake in
+        the first command can be mended in the same folder.
+
         Args:
           flagfile: the run's config, as `config.to_flagfile` writes it.
 
@@ -41,14 +49,19 @@ class Workdir:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            present = self.config.read_text() if self.config.exists() else ""
+            if present == flagfile:
+                return
+            if not any(self.checkpoints.glob("step-*.index")):
+                self.splits.unlink(missing_ok=True)
+                write_atomically(self.config, lambda file: file.write(flagfile.encode()))
+                return
         except OSError as error:
             raise UserError(
-                f"--workdir={self.root} cannot be made: {error.strerror}. Expected a folder that can be written."
+                f"--workdir={self.root} cannot be made or written: {error.strerror}. Expected a folder that can be "
+                "written: choose another --workdir."
             ) from error
-        if not self.config.exists():
-            write_atomically(self.config, lambda file: file.write(flagfile.encode()))
-            return
-        difference = _first_difference(self.config.read_text(), flagfile)
+        difference = _first_difference(present, flagfile)
         if difference:
             raise UserError(
                 f"--workdir={self.root} holds a run with other settings: it has {difference[0]}, this command has "
@@ -78,6 +91,27 @@ def _first_difference(present: str, wanted: str) -> tuple[str, str] | None:
     first = (only_present or only_wanted)[0].split("=")[0]
     same = [[line for line in lines if line.split("=")[0] == first] for lines in (only_present, only_wanted)]
     return (same[0] or [f"no {first}"])[0], (same[1] or [f"no {first}"])[0]
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turns what a full or forbidden disk raises into an error that the user can mend.
+
+    Args:
+      folder: named where the error names no file.
+
+    Raises:
+      UserError: the body could not write.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise UserError(
+            f"{error.filename or folder} could not be written: {error.strerror}. The checkpoints are intact. Free some "
+            "space, or make the folder writable, and give the same command again to resume."
+        ) from error
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

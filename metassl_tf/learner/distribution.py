@@ -19,9 +19,9 @@ def replica_context() -> tf.distribute.ReplicaContext:
 
 
 def all_reduce_sum(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Sums each tensor over all replicas."""
+    """Sums each tensor over all replicas; there may be none."""
     context = replica_context()
-    if context.num_replicas_in_sync == 1:
+    if context.num_replicas_in_sync == 1 or not tensors:
         return list(tensors)
     return list(context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors)))
 

@@ -18,8 +18,16 @@ def is_seed(variable: keras.Variable) -> bool:
 
 
 def statistics(model: keras.Model) -> list[keras.Variable]:
-    """Moving statistics of normalisation layers: what is neither trained nor a random seed."""
-    return [variable for variable in model.non_trainable_variables if not is_seed(variable)]
+    """Moving statistics of normalisation layers: what is neither trained nor a random seed.
+
+    Integers, such as the number of examples that a Normalization layer was adapted to, have no mean over replicas or
+    steps; no layer changes them in training.
+    """
+    return [
+        variable
+        for variable in model.non_trainable_variables
+        if not is_seed(variable) and keras.backend.is_float_dtype(variable.dtype)
+    ]
 
 
 def seeds(model: keras.Model) -> list[keras.Variable]:

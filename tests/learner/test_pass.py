@@ -44,7 +44,9 @@ def test_pass_is_keras_training_call_on_the_joint_batch(learner: Learner, inputs
         np.testing.assert_array_equal(variable.numpy(), fresh)
     gradients = [tf.zeros(variable.shape) for variable in learner.trainable_variables]
     learner.update(gradients, forward.new_statistics, step=tf.constant(0, tf.int64))
-    for variable, expected in zip(learner.model.non_trainable_variables, reference.non_trainable_variables, strict=True):
+    for variable, expected in zip(
+        learner.model.non_trainable_variables, reference.non_trainable_variables, strict=True
+    ):
         np.testing.assert_allclose(variable.numpy(), expected.numpy(), rtol=1e-6)
 
 
@@ -84,7 +86,7 @@ def test_gradient_of_an_averaged_pass_reaches_no_weight(learner: Learner, inputs
 
 
 def test_inputs_may_be_dicts_of_tensors() -> None:
-    parts = {"a": keras.Input((2,)), "b": keras.Input((2,))}
+    parts = {name: keras.Input((2,), name=name) for name in ("a", "b")}
     model = keras.Model(parts, keras.layers.Dense(2)(keras.layers.Concatenate()([parts["a"], parts["b"]])))
     given = {name: {"a": tf.random.normal([size, 2]), "b": tf.ones([size, 2])} for name, size in (("x", 2), ("y", 3))}
     logits = begin(Learner(model, tiny.optimization(), seed=0))(given)
@@ -134,7 +136,6 @@ def test_dropout_differs_between_seeds_steps_passes_and_layers() -> None:
         masks_of(learner, step=1),
         masks_of(learner, passes=2),
         masks_of(dropout_learner(seed=1)),
-        masks_of(dropout_learner(seed=2**40)),
     ]
     layers = [half for mask in masks for half in (mask[:UNITS], mask[UNITS:])]
     assert len({half.tobytes() for half in layers}) == len(layers)

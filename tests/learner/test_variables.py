@@ -72,3 +72,12 @@ def test_statistics_and_seeds_share_the_untrained_variables(model: keras.Model) 
     assert {id(variable) for variable in statistics + seeds} == {
         id(variable) for variable in model.non_trainable_variables
     }
+
+
+def test_counts_of_a_normalization_layer_are_no_statistics() -> None:
+    inputs = keras.Input((2,))
+    layer = keras.layers.Normalization()
+    layer.adapt(tf.constant([[0.0, 1.0], [2.0, 3.0]]))
+    model = keras.Model(inputs, keras.layers.Dense(2)(layer(inputs)))
+    assert "count" in {variable.name for variable in model.non_trainable_variables}
+    assert [variable.name for variable in variables.statistics(model)] == ["mean", "variance"]

@@ -152,20 +152,20 @@ def test_pretrained_folders_that_do_not_serve(
         return str(caught.value)
 
     assert "nowhere is not a folder. Expected the folder" in refusal("resnet50", tmp_path / "nowhere")
-    # A name that keras_hub would download, if it were asked.
     monkeypatch.chdir(tmp_path)
+    # A bare name means a folder, although keras_hub knows it and would download it.
     assert "=resnet_50_imagenet is not a folder." in refusal("resnet50", "resnet_50_imagenet")
     (tmp_path / "empty").mkdir()
     assert "empty has no config.json." in refusal("resnet50", tmp_path / "empty")
     assert "ResNetBackbone of 23,561,152 parameters" in refusal("resnet50", preset[0])
     small = ResNetBackbone([64], [7], [64], [1], [1], "basic_block", image_shape=(16, 16, 3))
-    small.save_to_preset(str(tmp_path / "small"))
+    small.save_to_preset(str(tmp_path / "resnet_50_imagenet"))
     assert re.search(
-        rf"small does not fit --model=resnet50\. .* Received {small.count_params():,}\.",
-        refusal("resnet50", tmp_path / "small"),
+        rf"resnet_50_imagenet does not fit --model=resnet50\. .* Received {small.count_params():,}\.",
+        refusal("resnet50", "resnet_50_imagenet"),
     )
-    (tmp_path / "small" / "model.weights.h5").write_bytes(b"damaged")
-    assert "small cannot be loaded into --model=resnet50" in refusal("resnet50", tmp_path / "small")
+    (tmp_path / "resnet_50_imagenet" / "model.weights.h5").write_bytes(b"damaged")
+    assert "cannot be loaded into --model=resnet50" in refusal("resnet50", "resnet_50_imagenet")
     assert "take images of 1 or 3 channels. Received 4." in refusal("efficientnet_b0", preset[0], channels=4)
 
 

@@ -81,7 +81,9 @@ def image(content: bytes, alt: str, *, kind: str = "png", class_: str | None = N
     return element("img", src=address, alt=alt, class_=class_)
 
 
-def chart(content: bytes, title: str, *, alt: str, note: object = "", class_: str = "chart") -> Html:
+def chart(
+    content: bytes, title: str, *, alt: str, note: object = "", natural: bool = False, scrolls: bool = False
+) -> Html:
     """A chart with its title above and an optional note below.
 
     Args:
@@ -89,14 +91,20 @@ def chart(content: bytes, title: str, *, alt: str, note: object = "", class_: st
       title: what it shows.
       alt: the same for those who do not see it, with the numbers that matter.
       note: how to read it.
-      class_: its CSS class.
+      natural: shown no larger than it was drawn, instead of as wide as there is room.
+      scrolls: keeps a legible size on a narrow screen and scrolls there.
 
     Returns:
       A `figure` element.
     """
     picture = image(content, alt, kind="svg+xml")
-    caption = element("figcaption", element("strong", title))
-    return element("figure", caption, picture, element("p", note, class_="note") if note else "", class_=class_)
+    return element(
+        "figure",
+        element("figcaption", element("strong", title)),
+        scroll(picture, label=title) if scrolls else picture,
+        element("p", note, class_="note") if note else "",
+        class_="chart natural" if natural else "chart",
+    )
 
 
 def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, label: str, class_: str | None = None) -> Html:

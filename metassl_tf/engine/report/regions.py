@@ -35,7 +35,7 @@ def regions_section(content: Content) -> Section | None:
         alt += f" {count:,} mistakes on the {content.predictions.name} set."
     return Section(
         title="Decision regions",
-        html=chart(picture, "Predicted class over the plane", alt=alt, note=note, class_="chart natural"),
+        html=chart(picture, "Predicted class over the plane", alt=alt, note=note, natural=True),
     )
 
 

@@ -40,8 +40,7 @@ figure { margin: 0; }
 .chart { min-width: 0; padding: .9rem 1rem .6rem; border: 1px solid var(--faint); border-radius: .5rem; }
 .chart img { display: block; width: 100%; max-width: 34rem; margin: .4rem auto 0; }
 .chart.natural img { width: auto; max-width: 100%; }
-.chart.wide { overflow-x: auto; }
-.chart.wide img { min-width: 26rem; }
+.chart .scroll img { min-width: 26rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--faint); text-align: left; vertical-align: top; }

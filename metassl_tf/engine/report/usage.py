@@ -46,12 +46,18 @@ def serve_section(content: Content) -> Section:
         f"docker run -p 8501:8501 \\\n  -v {mount} tensorflow/serving\n"
         f"curl http://localhost:8501/v1/models/model:predict \\\n  {request}"
     )
+    folder = (
+        f"python -m metassl_tf.evaluate \\\n  --saved_model={shlex.quote(str(export))} \\\n"
+        "  --images=photos \\\n  --predictions=photos.csv"
+    )
     parts: list[Html] = [
         paragraphs("In Python, with TensorFlow alone; the input's normalisation is part of the model:"),
         _code(python),
         paragraphs("Behind TensorFlow Serving:"),
         _code(server),
     ]
+    if content.modality == "image":
+        parts += [paragraphs("A folder of images, to a table of classes and confidences:"), _code(folder)]
     return Section(title="Serve", html=join(parts))
 
 
