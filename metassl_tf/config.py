@@ -13,6 +13,8 @@ from metassl_tf.learner.update_rules import UpdateRule
 from metassl_tf.learner.variables import COVERAGES
 from metassl_tf.settings import setting
 
+_LARGEST_SEED = 2**32 - 1  # of NumPy's RandomState
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSettings:
@@ -30,7 +32,9 @@ class DataSettings:
     )
     num_labeled: int = setting(0, "Labeled examples in the whole set, not per class; 0 takes all.", minimum=0)
     num_validation: int = setting(0, "Validation examples, set apart from the labeled and unlabeled ones.", minimum=0)
-    split_seed: int = setting(0, "Chooses who is labeled, validation and (digits) test.", minimum=0)
+    split_seed: int = setting(
+        0, "Chooses who is labeled, validation and (digits) test.", minimum=0, maximum=_LARGEST_SEED
+    )
     split_protocol: str = setting(
         "stratified",
         "Who is labeled: equally many of each class, the first ones, or the first after 5000.",
@@ -58,7 +62,7 @@ class AugmentSettings:
     strong_policy: str = setting(
         "auto", "RandAugment policy of the strong view; auto: digits for digits, fixmatch for other images."
     )
-    strong_layers: int = setting(0, "Operations per image; 0: the policy's own.", minimum=0)
+    strong_layers: int = setting(0, "Operations per image; 0: the policy's own.", minimum=0, maximum=16)
     strong_magnitude: int = setting(0, "Fixed magnitude of every operation; 0: the policy's own.", minimum=0)
     point_noise: float = setting(
         0.1, "Strong view of points: standard deviation of Gaussian noise added to them.", minimum=0.0
@@ -99,7 +103,9 @@ class TrainSettings:
 class RunSettings:
     """Seeds, evaluation, logging and hardware."""
 
-    seed: int = setting(0, "Of initial weights, order, augmentation and dropout.", minimum=0)
+    seed: int = setting(
+        0, "Of initial weights, order, augmentation and dropout.", minimum=0, maximum=_LARGEST_SEED
+    )
     deterministic: str = setting(
         "auto", "Bit-reproducible kernels; auto: on for CPU, off elsewhere.", choices=("auto", "on", "off")
     )

@@ -49,7 +49,7 @@ def setting(
 
 def _expected_range(metadata: Any) -> str:
     parts = [
-        f"{words} {metadata[key]:g}"
+        f"{words} {metadata[key]:.10g}"
         for key, words in (
             ("minimum", "at least"),
             ("above", "more than"),

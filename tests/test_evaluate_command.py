@@ -203,7 +203,7 @@ MISTAKES = {
     "a setting of training": ([DIGITS, "--steps=7"], "--steps has no effect on a run's own set"),
     "a split of its own": ([DIGITS, "--split_seed=7"], "--split_seed has no effect on a run's own set"),
     "other classes": ([PICTURES, "--dataset=digits"], "has the class '0', which the model does not know"),
-    "points for images": ([DIGITS, "--dataset=two_moons"], "have neither --image_size nor --channels"),
+    "points for images": ([DIGITS, "--dataset=two_moons"], r"The model takes images of shape \[8, 8, 1\]"),
     "no test set": ([POINTS, "--dataset=two_moons", "--num_test=0"], "no labeled test examples"),
     "metrics nowhere": ([POINTS, "--output={empty}/no/such"], "--output=.* cannot be written"),
     "predictions nowhere": ([POINTS, "--predictions={empty}/no/such"], "--predictions=.* cannot be written"),
@@ -240,14 +240,14 @@ def test_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Status, streams and log as a user sees them."""
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
     workdir: Workdir = trained("points")
-    process = start("evaluate", [f"--workdir={workdir.root}", f"--output={tmp_path / 'metrics.json'}"])
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0
+    right = start("evaluate", [f"--workdir={workdir.root}", f"--output={tmp_path / 'metrics.json'}"])
+    wrong = start("evaluate", [f"--workdir={workdir.root}", "--checkpoint=best"])
+    output, errors = right.communicate(timeout=300)
+    assert right.returncode == 0
     assert errors == ""
     assert output.startswith("two_moons: 50 test examples, step 6\n")
-    process = start("evaluate", [f"--workdir={workdir.root}", "--checkpoint=best"])
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 1
+    output, errors = wrong.communicate(timeout=300)
+    assert wrong.returncode == 1
     assert output == ""
     assert errors.startswith("error: ")
     assert len(errors.splitlines()) == 1

@@ -1,6 +1,7 @@
 """Checkpoints of a run: written atomically, the newest intact one restored, a foreign one refused."""
 
 import logging
+import re
 from pathlib import Path
 
 import tensorflow as tf
@@ -108,6 +109,13 @@ def _damage(path: str) -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without its full stop, or the name of its type where it has none."""
+    """The first line of an error's message, without what only TensorFlow's own developers read.
+
+    Args:
+      error: any.
+
+    Returns:
+      The line without its full stop, or the name of the error's type where there is no message.
+    """
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
+    return re.sub(r"\{\{function_node .*?\}\} | \[Op:\w+\].*", "", lines[0]).rstrip(".")

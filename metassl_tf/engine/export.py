@@ -18,6 +18,7 @@ file, which is a zip archive.
 import dataclasses
 import logging
 import shutil
+import textwrap
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -97,12 +98,16 @@ def export_network(network: keras.Model, interface: Interface, *, saved_model: P
         _replace_folder(saved_model, lambda folder: _write_saved_model(model, interface, folder))
         written = _write_keras(model, interface, keras_model)
     except (OSError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"The model could not be exported to {saved_model.parent}: {reason}. Expected a folder that can be written "
-            "and enough space. The checkpoints are intact: python -m metassl_tf.export writes it from them."
+            f"The model could not be exported to {saved_model.parent}: {_reason(error)}. Expected a folder that "
+            "can be written and enough space. The checkpoints are intact: python -m metassl_tf.export writes it from them."
         ) from error
     return Exported(saved_model=saved_model, keras_model=keras_model if written else None)
+
+
+def _reason(error: Exception) -> str:
+    """An error of TensorFlow or Keras, which may be a page, in one line."""
+    return textwrap.shorten(str(error).rstrip(". \n"), 200, placeholder=" ...")
 
 
 def _write_saved_model(model: keras.Model, interface: Interface, folder: Path) -> None:
@@ -164,7 +169,7 @@ def _write_keras(model: keras.Model, interface: Interface, path: Path) -> bool:
             "%s is not written: a layer of the model cannot be serialised (%s). Give it get_config and "
             "keras.saving.register_keras_serializable to have the file. The SavedModel is not affected.",
             path,
-            str(error).strip().splitlines()[0],
+            _reason(error),
         )
         return False
     finally:
@@ -192,7 +197,7 @@ def read_saved_model(folder: Path) -> tuple[Any, Interface]:
         return tf.saved_model.load(str(folder)), interface
     except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
         raise UserError(
-            f"The SavedModel {folder} cannot be loaded: {str(error).splitlines()[0]}. Export it again with "
+            f"The SavedModel {folder} cannot be loaded: {_reason(error)}. Export it again with "
             "python -m metassl_tf.export."
         ) from error
 
@@ -219,6 +224,6 @@ def read_keras(path: Path) -> tuple[keras.Model, Interface]:
         return keras.models.load_model(path, compile=False), interface
     except (AttributeError, OSError, TypeError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{path} cannot be loaded: {str(error).strip().splitlines()[0]}. A model with layers of its own needs "
+            f"{path} cannot be loaded: {_reason(error)}. A model with layers of its own needs "
             "their code: score its export folder instead."
         ) from error

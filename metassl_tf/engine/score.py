@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from metassl_tf.config import Config
-from metassl_tf.data.examples import Examples
+from metassl_tf.data.examples import Dataset, Examples
 from metassl_tf.data.images import resize_images
 from metassl_tf.data.sources import load_dataset
 from metassl_tf.engine.interface import Interface
@@ -37,39 +37,51 @@ def load_test_set(config: Config, interface: Interface) -> Examples:
         images for a model of points, or the other way round.
     """
     data = config.data
-    shape = interface.shape
-    square = interface.takes_images and shape[0] == shape[1]
-    dataset = load_dataset(
-        data.dataset,
-        settings=config.source,
-        data_dir=data.data_dir,
-        # Asked of the source, which resizes from the original. Only a source's own size can be other than square.
-        image_size=shape[0] if square else 0,
-        channels=shape[-1] if interface.takes_images else 0,
-        download=data.download,
-        strict_data=data.strict_data,
-        split_seed=data.split_seed,
-    )
+    dataset = _load(config, interface)
     test = dataset.test
     if not np.any(test.labels >= 0):
         raise UserError(
             f"--dataset={data.dataset} has no labeled test examples: there is nothing to score. Expected a test set, "
             "in an image folder DIR/test/<class>/. To predict images without labels use --images and --predictions."
         )
-    if test.shape != shape:
+    if test.shape != interface.shape:
         test = _reshaped(test, interface, data.dataset)
     return test.relabeled(_class_positions(dataset.class_names, interface.class_names, data.dataset))
 
 
+def _load(config: Config, interface: Interface) -> Dataset:
+    data, shape = config.data, interface.shape
+    square = interface.takes_images and shape[0] == shape[1]
+    try:
+        return load_dataset(
+            data.dataset,
+            settings=config.source,
+            data_dir=data.data_dir,
+            # Asked of the source, which resizes from the original. Only a source's own size can be other than square.
+            image_size=shape[0] if square else 0,
+            channels=shape[-1] if interface.takes_images else 0,
+            download=data.download,
+            strict_data=data.strict_data,
+            split_seed=data.split_seed,
+        )
+    except UserError as error:
+        if not interface.takes_images:
+            raise
+        # Else a message about --image_size, which nobody gave, would be a riddle.
+        raise UserError(f"{error} (The model takes images of shape {list(shape)}.)") from error
+
+
 def _reshaped(test: Examples, interface: Interface, name: str) -> Examples:
-    if len(test.shape) != len(interface.shape) or not interface.takes_images or test.streamed:
+    if test.streamed:
+        return dataclasses.replace(test, shape=interface.shape)  # decoded to that shape when they are read
+    if len(test.shape) != 3 or not interface.takes_images:
         raise UserError(
             f"--dataset={name} has examples of shape {list(test.shape)}, the model takes {list(interface.shape)}. "
             "Expected the same shape, or images for a model of images: choose another --dataset."
         )
     height, width, channels = interface.shape
     inputs = resize_images(test.inputs, (height, width, channels))
-    return Examples(inputs, test.labels, interface.shape, test.names)
+    return dataclasses.replace(test, inputs=inputs, shape=interface.shape)
 
 
 def _class_positions(found: Sequence[str], known: Sequence[str], name: str) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 import base64
 import html
+import json
 import re
+import shlex
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from metassl_tf.data.examples import Examples, Modality
 from metassl_tf.engine.report.build import SECTIONS, render, write_report
 from metassl_tf.engine.report.content import Content, Predictions, Regions
+from metassl_tf.engine.report.usage import serve_section
 from metassl_tf.engine.workdir import Workdir
 
 HOSTILE = "<script>alert(\"x\")</script> & 'y' $\\frac$ 猫 \udcff"
@@ -128,7 +131,7 @@ CONTENTS = {
     "validation only": {"sets": ("validation",)},
     "nothing measured": {"sets": ()},
     "no mistakes": {"wrong": 0},
-    "nothing evaluated yet": {"sets": (), "rows": []},
+    "nothing evaluated": {"sets": (), "rows": []},
 }
 
 
@@ -177,9 +180,8 @@ def test_page_is_whole_and_needs_nothing_from_outside(changes: dict[str, Any]) -
         assert tag not in {name for name, _ in page.elements}
     assert all(address.startswith(("data:", "#")) for name in ("src", "href") for address in page.having(name))
     assert not re.search(r"url\(|@import|srcset", text)
-    anchors = [address[1:] for address in page.having("href") if address.startswith("#")]
     identifiers = list(page.having("id"))
-    assert anchors == identifiers
+    assert [f"#{identifier}" for identifier in identifiers] == [*page.having("href")][1:]
     assert len(set(identifiers)) == len(identifiers) == len(titles(text))
     assert all(attributes.get("alt") for name, attributes in page.elements if name == "img")
     text.encode("utf-8")
@@ -249,8 +251,7 @@ def test_a_metric_that_nobody_knew_has_its_curve() -> None:
         row["test"]["ema"]["agreement"] = 0.5
         row["meta"] = {"weight_spread": 0.25}
     page = html.unescape(render(make_content(rows=rows)))
-    alternatives = re.findall(r'alt="([^"]*) over steps\. ([^"]*)"', page)
-    told = dict(alternatives)
+    told = dict(re.findall(r'alt="([^"]*) over steps\. ([^"]*)"', page))
     assert "of tomorrow: 1 at step 10" in told["Loss terms in training batches"].replace("1.0000", "1")
     assert {"Surprise", "Agreement", "meta: Weight spread", "Norm of it"} <= set(told)
 
@@ -287,3 +288,13 @@ def test_report_is_written_whole(tmp_path: Path) -> None:
         write_report(content, workdir)
         assert [path.name for path in workdir.report.iterdir()] == ["index.html"]
     assert (workdir.report / "index.html").read_text(encoding="utf-8") == render(content)
+
+
+def test_shown_commands_can_be_pasted() -> None:
+    content = make_content(modality="points", num_classes=2, workdir=Path("it's mine; rm -r x"))
+    python, shell = map(html.unescape, re.findall("<code>(.*?)</code>", serve_section(content).html, re.DOTALL))
+    compile(python, "shown", "exec")
+    assert "it's mine; rm -r x/export" in python
+    assert shlex.split(re.findall(r"realpath (.*)\)", shell)[0]) == ["it's mine; rm -r x/export"]
+    request = shlex.split(shell.partition("curl ")[2])[-1]
+    assert np.shape(json.loads(request)["instances"]) == (1, 2)

@@ -33,7 +33,7 @@ def collected(config: Config, folder: Path) -> tuple[Experiment, Content]:
     workdir.claim("--a=b\n")
     measured = evaluators(experiment)
     row = {"step": 1, "seconds": 1.0, "examples_per_second": 1.0, "train": {"loss": 1.0}}
-    rows: list[dict[str, Any]] = [{**row, **{name: evaluator.metrics() for name, evaluator in measured.items()}}]
+    rows: list[dict[str, Any]] = [{**row, **{name: evaluator.metrics(1) for name, evaluator in measured.items()}}]
     result = results.summarize(rows, experiment)
     return experiment, collect(experiment, measured, workdir=workdir, rows=rows, result=result)
 

@@ -1,10 +1,7 @@
 """The parts of the report: markup, numbers, charts and pictures, each by itself."""
 
-import html
-import json
 import math
 import re
-import shlex
 from pathlib import Path
 
 import matplotlib as mpl
@@ -16,8 +13,6 @@ from metassl_tf.data.examples import Examples
 from metassl_tf.engine.report import charts, formats, galleries, markup, quality
 from metassl_tf.engine.report.charts import Line
 from metassl_tf.engine.report.page import Section, render_page
-from metassl_tf.engine.report.usage import serve_section
-from tests.engine.test_report import make_content
 
 
 def test_strings_are_escaped_once_and_markup_never() -> None:
@@ -154,13 +149,3 @@ def test_pictures_of_streamed_files(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(galleries.png(pixels))
     streamed = Examples(np.array([str(tmp_path / "a.png")]), np.zeros(1, np.int64), (4, 4, 3))
     np.testing.assert_array_equal(tf.io.decode_png(galleries.pictures(streamed)[0]), pixels)
-
-
-def test_shown_commands_can_be_pasted() -> None:
-    content = make_content(modality="points", num_classes=2, workdir=Path("it's mine; rm -r x"))
-    python, shell = map(html.unescape, re.findall("<code>(.*?)</code>", serve_section(content).html, re.DOTALL))
-    compile(python, "shown", "exec")
-    assert "it's mine; rm -r x/export" in python
-    assert shlex.split(re.findall(r"realpath (.*)\)", shell)[0]) == ["it's mine; rm -r x/export"]
-    request = shlex.split(shell.partition("curl ")[2])[-1]
-    assert np.shape(json.loads(request)["instances"]) == (1, 2)

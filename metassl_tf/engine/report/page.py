@@ -66,7 +66,7 @@ def _anchors(titles: Sequence[str]) -> list[str]:
     for title in titles:
         name = slug(title)
         seen[name] += 1
-        anchors.append(name)
+        anchors.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
     return anchors
 
 

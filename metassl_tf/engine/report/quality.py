@@ -36,7 +36,10 @@ def confusion_section(content: Content) -> Section | None:
         f"Confusion matrix of {len(content.class_names)} classes on the {predictions.name} set: "
         f"{counts.sum() - wrong:,} right, {wrong:,} wrong. The most frequent mistakes stand in the table."
     )
-    note = "Rows: true class. Columns: predicted class. The stronger the colour, the larger the share of the true class (its root)."
+    note = (
+        "Rows: true class. Columns: predicted class. The stronger the colour, the larger the share of the true class "
+        "(its root)."
+    )
     if len(content.class_names) > _NAMES_UP_TO:
         note += " Classes are numbered in their order."
     figure = chart(
