@@ -3,7 +3,7 @@
 import json
 import re
 import resource
-import sys
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -290,30 +290,94 @@ def test_mistake_can_be_mended_in_the_same_workdir(refused: Callable[[Changes], 
     assert "--num_labeled=20\n" in Workdir(tmp_path / "run").config.read_text()
 
 
-def finite(folder: Path) -> bool:
-    """Whether every checkpoint below a folder is free of infinite values and NaN."""
-    indices = list(folder.rglob("step-*.index"))
-    assert indices
-    for index in indices:
-        reader = tf.train.load_checkpoint(str(index.with_suffix("")))
+def kept_steps(workdir: Workdir) -> list[int]:
+    """Steps of the checkpoints in a workdir, after a look at each that everything in it is finite."""
+    paths = [str(path.with_suffix("")) for path in workdir.checkpoints.glob("step-*.index")]
+    for path in paths:
+        reader = tf.train.load_checkpoint(path)
         for name, kind in reader.get_variable_to_dtype_map().items():
-            if kind.is_floating and not np.isfinite(reader.get_tensor(name)).all():
-                return False
-    return True
+            if kind.is_floating:
+                assert np.isfinite(reader.get_tensor(name)).all(), f"{name} in {path}"
+    return sorted(int(path.rpartition("-")[2]) for path in paths)
+
+
+def refuse_constant(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON")
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("changes", "expected", "kept"),
     [
-        ({"learning_rate": 1e30}, r"loss/\w+ became infinite or NaN at step 1\."),
-        ({"learning_rate": 1e10, "l2_weight_decay": 1e30}, r"gradient_norm became infinite or NaN at step 0\."),
-        ({"learning_rate": 30.0, "steps": 400, "eval_steps": 1}, r"became infinite or NaN (at|before) step \d+\."),
+        pytest.param({"learning_rate": 1e30}, r"loss/\w+ became infinite or NaN at step 1\.", [1], id="loss"),
+        pytest.param({"l2_weight_decay": 1e30}, r"gradient_norm became infinite or NaN at step 0\.", [], id="gradient"),
+        pytest.param(
+            {"learning_rate": 1e30, "l2_weight_decay": 1e10}, r"A weight \(.* before step 1\.", [], id="weights"
+        ),
+        pytest.param(
+            {"learning_rate": 30, "steps": 400}, r"gradient_norm became infinite or NaN at step 4\.", [2, 3, 4], id="late"
+        ),
+        pytest.param(
+            {"learning_rate": 1e30, "eval_steps": 1}, r"predictions with the raw weights .* before step 1", [], id="tested"
+        ),
     ],
 )
 def test_run_that_leaves_the_reals_stops_and_keeps_good_checkpoints(
-    changes: Changes, expected: str, failing: Callable[[Changes], str], tmp_path: Path
+    changes: Changes, expected: str, kept: list[int], failing: Callable[[Changes], str], tmp_path: Path
 ) -> None:
-    message = failing({"eval_steps": 1000, "checkpoint_steps": 1, **changes})
-    assert re.search(expected, message), message
-    assert re.search(r"Expected (a )?finite .* Lower --learning_rate", message)
-    print(message, list((tmp_path / "run").rglob("step-*.index")))
+    message = failing({"eval_steps": 3, "checkpoint_steps": 1, **changes})
+    assert re.search(rf"^error: .*{expected} Expected .*finite .* Lower --learning_rate", message), message
+    workdir = Workdir(tmp_path / "run")
+    assert kept_steps(workdir) == kept
+    assert not workdir.result.exists()
+    if workdir.metrics.exists():
+        for line in workdir.metrics.read_text().splitlines():
+            json.loads(line, parse_constant=refuse_constant)
+
+
+def assert_one_error(process: subprocess.Popen[str], expected: str) -> None:
+    """Waits for a program, which must end with status 1 and one error in one line."""
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == 1, errors
+    assert re.findall("^error: .*", errors, flags=re.MULTILINE) == [errors.splitlines()[-1]]
+    assert re.search(expected, errors.splitlines()[-1])
+    assert "Traceback" not in errors
+    assert output == ""
+
+
+def test_real_command_ends_with_status_1_and_one_line(tmp_path: Path) -> None:
+    commands = {
+        r"--algorithm=fixmach is not known.* Did you mean 'fixmatch'\?": ["--algorithm=fixmach"],
+        r"--num_labeled=5 gives some of the 10 classes no label": arguments({**QUICK, "num_labeled": 5}),
+    }
+    processes = {expected: start("train", given, folder=tmp_path) for expected, given in commands.items()}
+    for expected, process in processes.items():
+        assert_one_error(process, expected)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def test_full_disk_ends_the_run_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workdir = Workdir(tmp_path / "run")
+    given = arguments({**QUICK, "num_validation": None, "eval_steps": 100, "workdir": workdir.root})
+    with monkeypatch.context() as patch:
+        save = Checkpoints.save
+
+        def save_and_die(self: Checkpoints, step: int) -> None:
+            save(self, step)
+            raise Killed
+
+        patch.setattr(Checkpoints, "save", save_and_die)
+        with pytest.raises(Killed):
+            run_here("train", given)
+    process = start("train", given)
+    # A limit on the size of files makes writing fail as a full disk does, without filling one.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+    assert_one_error(
+        process, r"The checkpoint of step 8 could not be written in .*: File too large\. step-4 is intact\. Free some space"
+    )
+    assert kept_steps(workdir) == [4]
+    assert run_here("train", given) is None
+    assert json.loads(workdir.result.read_text())["step"] == 12
+    assert kept_steps(workdir) == [4, 8, 12]

@@ -100,7 +100,7 @@ def export_network(network: keras.Model, interface: Interface, *, saved_model: P
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
             f"The model could not be exported to {saved_model.parent}: {_reason(error)}. Expected a folder that "
-            "can be written and enough space. The checkpoints are intact: python -m metassl_tf.export writes it from them."
+            "can be written and enough space. The checkpoints are intact; export them with metassl_tf.export."
         ) from error
     return Exported(saved_model=saved_model, keras_model=keras_model if written else None)
 

@@ -1,0 +1,108 @@
+"""One training run in a process of its own, and what is read from the folder it leaves."""
+
+import datetime
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from metassl_tf.engine.workdir import Workdir
+from tools.measurements import Flagfile, Measurement
+
+
+class RunFailed(Exception):  # noqa: N818  (an outcome that is reported, while the other runs go on)
+    """A run ended without a result; the message says why and where its output is."""
+
+
+def workdir_of(flagfile: Flagfile, seed: int, *, runs_dir: Path) -> Workdir:
+    """The folder of a run; another one as soon as the flags change."""
+    return Workdir(runs_dir / f"{flagfile.name}-{flagfile.digest()[:8]}" / f"seed_{seed}")
+
+
+def training_command(flagfile: Flagfile, seed: int, workdir: Workdir, given: Sequence[str]) -> list[str]:
+    """The command that trains, or resumes, a run.
+
+    Args:
+      flagfile: the experiment.
+      seed: `--seed` and `--split_seed`.
+      workdir: the folder of the run.
+      given: further flags.
+
+    Returns:
+      Program and arguments.
+    """
+    return [
+        *(sys.executable, "-m", "metassl_tf.train"),
+        f"--flagfile={flagfile.path}",
+        *given,
+        f"--seed={seed}",
+        f"--split_seed={seed}",
+        f"--workdir={workdir.root}",
+    ]
+
+
+def launch(command: Sequence[str], log: Path) -> int:
+    """Runs a command to its end, its output appended to a file, and returns its status."""
+    with log.open("ab") as output:
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False
+        ).returncode
+
+
+def measure(flagfile: Flagfile, seed: int, *, runs_dir: Path, given: Sequence[str], note: str) -> Measurement:
+    """Trains one run, unless it has ended already, and reads what it measured.
+
+    Args:
+      flagfile: the experiment.
+      seed: `--seed` and `--split_seed`.
+      runs_dir: folder of all runs.
+      given: further flags that do not change the experiment, such as `--data_dir`.
+      note: stored with the measurement.
+
+    Returns:
+      The measurement.
+
+    Raises:
+      RunFailed: the process failed, or measured no test accuracy.
+    """
+    workdir = workdir_of(flagfile, seed, runs_dir=runs_dir)
+    commit, log = workdir.root / "commit.txt", workdir.root / "log.txt"
+    if not workdir.result.exists():
+        workdir.root.mkdir(parents=True, exist_ok=True)
+        commit.write_text(current_commit())
+        status = launch(training_command(flagfile, seed, workdir, given), log)
+        if status or not workdir.result.exists():
+            raise RunFailed(f"{flagfile.name}, seed {seed}: ended with status {status}. {_last_line(log)} (see {log})")
+    result = json.loads(workdir.result.read_text())
+    if result["test_accuracy"] is None:
+        raise RunFailed(f"{flagfile.name}, seed {seed}: measured no test accuracy, since there is no test set")
+    return Measurement(
+        seed=seed,
+        test_accuracy=result["test_accuracy"],
+        median_of_last_20=result["median_of_last_20"]["ema"]["test_accuracy"],
+        steps=result["step"],
+        seconds=result["seconds"],
+        date=datetime.date.fromtimestamp(workdir.result.stat().st_mtime).isoformat(),
+        commit=commit.read_text() if commit.exists() else "unknown",
+        note=note,
+        versions=result["versions"],
+    )
+
+
+def current_commit() -> str:
+    """Short hash of the present commit, with `+changes` where the package differs from it; `unknown` without git."""
+    try:
+        commit, changes = (
+            subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+            for arguments in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", "metassl_tf"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{commit}+changes" if changes else commit
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    # A progress bar redraws its line behind carriage returns.
+    return next((line.rpartition("\r")[2] for line in reversed(lines) if line.strip()), "It wrote nothing.")
