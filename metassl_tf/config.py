@@ -103,9 +103,7 @@ class TrainSettings:
 class RunSettings:
     """Seeds, evaluation, logging and hardware."""
 
-    seed: int = setting(
-        0, "Of initial weights, order, augmentation and dropout.", minimum=0, maximum=_LARGEST_SEED
-    )
+    seed: int = setting(0, "Of initial weights, order, augmentation and dropout.", minimum=0, maximum=_LARGEST_SEED)
     deterministic: str = setting(
         "auto", "Bit-reproducible kernels; auto: on for CPU, off elsewhere.", choices=("auto", "on", "off")
     )

@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
+import tensorflow as tf
 from absl import flags
 from absl.testing import flagsaver
+
+from metassl_tf.engine.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
 _PROGRAMS = ("metassl_tf.train", "metassl_tf.evaluate", "metassl_tf.export")
@@ -68,3 +72,29 @@ def start(program: str, given: Sequence[str], *, folder: Path = ROOT) -> subproc
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+class ReachedTraining(BaseException):
+    """The first training step would begin here; nothing in the package catches it."""
+
+
+def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the first training step raise `ReachedTraining`."""
+    train = Trainer.train
+
+    def refuse(self: Trainer, num_steps: tf.Tensor) -> Any:
+        if int(num_steps):
+            raise ReachedTraining
+        return train(self, num_steps)
+
+    monkeypatch.setattr(Trainer, "train", refuse)
+
+
+def error_of(given: Sequence[str]) -> str:
+    """Runs a training command that must end with an error that a user can read, and returns it."""
+    message = run_here("train", given)
+    assert isinstance(message, str), message
+    assert message.startswith("error: ")
+    assert "Traceback" not in message
+    assert "in user code" not in message
+    return message

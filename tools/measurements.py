@@ -9,6 +9,7 @@ longer counts.
 import dataclasses
 import glob
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -83,10 +84,10 @@ class Flagfile:
         return hashlib.sha256("\n".join(self.flags()).encode()).hexdigest()
 
     def header(self) -> dict[str, str]:
-        """Field -> its text; a text of several lines is joined."""
+        """Field -> its text, from the comments at the top; a text of several lines is joined."""
         fields: dict[str, str] = {}
         name = ""
-        for line in self.path.read_text().splitlines():
+        for line in itertools.takewhile(lambda line: line.startswith("#"), self.path.read_text().splitlines()):
             begin, more = _FIELD.fullmatch(line), _CONTINUATION.fullmatch(line)
             if begin:
                 name = begin[1]

@@ -88,7 +88,7 @@ class Evaluator(orbit.StandardEvaluator):
         for kind, logits in predicted.items():
             if not np.isfinite(logits).all():
                 raise UserError(
-                    f"The predictions with the {kind} weights became infinite or NaN before step {step}. Expected finite "
-                    f"ones; {MEND}"
+                    f"The predictions with the {kind} weights became infinite or NaN before step {step}. Expected "
+                    f"finite ones; {MEND}"
                 )
         return {kind: evaluate_logits(logits, self.examples.labels) for kind, logits in predicted.items()}

@@ -104,9 +104,7 @@ class Run:
     def resume(self) -> None:
         """Restores the newest intact checkpoint, or begins with the weights of `--init_from`."""
         self._check_split()
-        write_atomically(
-            self._workdir.interface, lambda file: file.write(interface_of(self._experiment).to_json())
-        )
+        write_atomically(self._workdir.interface, lambda file: file.write(interface_of(self._experiment).to_json()))
         restored = self._checkpoints.restore_newest()
         if restored is None and self._config.train.init_from:
             initialize(self._experiment.learner, self._config.train.init_from)

@@ -243,8 +243,8 @@ def make_views(config: Config, dataset: Dataset) -> Views:
     height, width, channels = dataset.train.shape
     if min(height, width) < 2:
         raise UserError(
-            f"The images are {height} x {width} pixels. Expected at least 2 x 2: choose a larger --image_size, or store "
-            "rows of numbers as points, [examples, numbers]."
+            f"The images are {height} x {width} pixels. Expected at least 2 x 2: choose a larger --image_size, or "
+            "store rows of numbers as points, [examples, numbers]."
         )
     name = settings.strong_policy
     if name == "auto":

@@ -14,9 +14,7 @@ from metassl_tf.learner.step import Sums
 ReplicaStep = Callable[[Batch, Context], Sums]
 
 # What to do when a run has left the real numbers.
-MEND = (
-    "the checkpoints from before are intact. Lower --learning_rate, set --gradient_clip_norm, or look at the inputs."
-)
+MEND = "the checkpoints from before are intact. Lower --learning_rate, set --gradient_clip_norm, or look at the inputs."
 
 
 class Trainer(orbit.StandardTrainer):
@@ -107,9 +105,7 @@ class Trainer(orbit.StandardTrainer):
         first = min(steps.values())
         # A term says more than the loss it is part of, and that says more than the gradient.
         names = sorted((name for name, step in steps.items() if step == first), key=_vagueness)
-        raise UserError(
-            f"{names[0]} became infinite or NaN at step {first}. Expected a finite loss; {MEND}"
-        )
+        raise UserError(f"{names[0]} became infinite or NaN at step {first}. Expected a finite loss; {MEND}")
 
     def read_metrics(self) -> dict[str, float]:
         """Returns the mean of every metric since the last call, without those that had no example, and starts anew."""
