@@ -63,7 +63,7 @@ def _expected_range(metadata: Any) -> str:
 
 def _in_range(value: float, metadata: Any) -> bool:
     return (
-        math.isfinite(value)
+        (isinstance(value, int) or math.isfinite(value))
         and (metadata["minimum"] is None or value >= metadata["minimum"])
         and (metadata["above"] is None or value > metadata["above"])
         and (metadata["maximum"] is None or value <= metadata["maximum"])

@@ -5,7 +5,7 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from unittest import mock
 
 import pytest
 import tensorflow as tf
-from absl import flags
 from absl.testing import flagsaver
 
 from metassl_tf.engine.trainer import Trainer
+from metassl_tf.flag_definitions import FLAGS
 
 ROOT = Path(__file__).parent.parent
 _PROGRAMS = ("metassl_tf.train", "metassl_tf.evaluate", "metassl_tf.export")
@@ -30,36 +30,41 @@ def arguments(settings: Mapping[str, Any]) -> list[str]:
 @contextmanager
 def _untouched_process() -> Iterator[None]:
     """Undoes what a program does to its process: flags, and the level and the handlers of the log."""
-    root, defined = logging.getLogger(), flags.FLAGS.flags_by_module_dict()
+    root, defined = logging.getLogger(), FLAGS.flags_by_module_dict()
     level, handlers = root.level, list(root.handlers)
     # Flags of another program that a test has imported may have the same names.
     others = [flag for program in _PROGRAMS for flag in defined.get(program, [])]
     for flag in others:
-        delattr(flags.FLAGS, flag.name)
+        delattr(FLAGS, flag.name)
     try:
         with flagsaver.flagsaver():  # forgets the program's own flags as well
             yield
     finally:
-        flags.FLAGS.unparse_flags()
+        FLAGS.unparse_flags()
         for flag in others:
-            flags.FLAGS[flag.name] = flag
+            FLAGS[flag.name] = flag
         root.setLevel(level)
         root.handlers[:] = handlers
 
 
-def run_here(program: str, given: Sequence[str]) -> str | int | None:
-    """Does in this process what `python -m metassl_tf.<program>` does.
+def ending_of(call: Callable[[], object], argv: Sequence[str]) -> str | int | None:
+    """Calls what ends with SystemExit under a command line of its own.
 
     Returns:
-      None where the program succeeds, else the message that it ends with; 1 where it has written one to stderr itself.
+      None for success, else the message that it ends with; 1 where it has written one to stderr itself.
     """
-    path = str(ROOT / "metassl_tf" / f"{program}.py")
-    with _untouched_process(), mock.patch.object(sys, "argv", [path, *given]):
+    with _untouched_process(), mock.patch.object(sys, "argv", list(argv)):
         try:
-            runpy.run_path(path, run_name="__main__")
+            call()
         except SystemExit as ended:
             return ended.code
     raise AssertionError("a program of absl ends with SystemExit")
+
+
+def run_here(program: str, given: Sequence[str]) -> str | int | None:
+    """Does in this process what `python -m metassl_tf.<program>` does; returns what `ending_of` returns."""
+    path = str(ROOT / "metassl_tf" / f"{program}.py")
+    return ending_of(lambda: runpy.run_path(path, run_name="__main__"), [path, *given])
 
 
 def start(program: str, given: Sequence[str], *, folder: Path = ROOT) -> subprocess.Popen[str]:

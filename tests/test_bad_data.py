@@ -137,5 +137,8 @@ def test_damaged_images_are_named_counted_and_skipped(
 ) -> None:
     forbid_training(monkeypatch)
     with pytest.raises(ReachedTraining):
-        run_here("train", [*FOLDER.split(" "), f"--data_dir={data / 'damaged'}", f"--workdir={tmp_path / 'run'}"])
+        run_here(
+            "train",
+            [*FOLDER.split(" "), "--unlabeled_ratio=2", f"--data_dir={data / 'damaged'}", f"--workdir={tmp_path}"],
+        )
     assert re.search(r"2 of 16 images .*: labeled/cat/text.jpg, unlabeled/half.png\. They are skipped", caplog.text)

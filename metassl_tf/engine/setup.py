@@ -182,6 +182,11 @@ def _optimization(config: Config) -> Optimization:
             f"--warmup_steps={train.warmup_steps} does not end before --steps={train.steps}. "
             "Expected fewer steps of warm-up than of training."
         )
+    if train.unlabeled_ramp != "constant" and not train.unlabeled_ramp_steps:
+        raise UserError(
+            f"--unlabeled_ramp={train.unlabeled_ramp} has no length. Expected --unlabeled_ramp_steps of at least 1, "
+            "the steps over which the unlabeled weight grows."
+        )
     if not train.ema_ramp and train.steps < 5 / (1 - train.ema_decay):
         logging.warning(
             "The moving average with --ema_decay=%g still remembers the initial weights after %d steps; "

@@ -1,0 +1,299 @@
+"""The table runs what is missing, survives what fails, and writes the same numbers everywhere."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metassl_tf import flag_definitions
+from metassl_tf.engine import run
+from metassl_tf.engine.workdir import Workdir
+from metassl_tf.errors import UserError
+from tests.command_line import run_here
+from tools import runs
+from tools.measurements import Flagfile, readme_with_table
+
+HEADER = """# A title.
+# Paper:     nobody's
+# Command:   python -m metassl_tf.train --flagfile=flags/toy/{name}.flags
+# Hardware:  one core
+# Time:      seconds
+# Expected:  {expected}
+# Measured:  not yet
+
+# A comment.
+"""
+TINY = """--dataset=digits
+--num_labeled=20
+--algorithm=supervised
+--model=mlp
+--hidden_units=4
+--batch_size=4
+--steps=3
+"""
+
+
+class FakeTraining:
+    """Stands for `launch`: writes what a run leaves, at once; the accuracy depends on name and seed.
+
+    Attributes:
+      commands: every command that was launched, without the program.
+      fail: names of flagfiles whose runs fail.
+    """
+
+    def __init__(self) -> None:
+        self.commands: list[dict[str, str]] = []
+        self.fail: set[str] = set()
+
+    def __call__(self, command: Sequence[str], log: Path) -> int:
+        assert list(command[:3]) == [sys.executable, "-m", "metassl_tf.train"]
+        flags = dict(flag.removeprefix("--").split("=", 1) for flag in command[3:])
+        self.commands.append(flags)
+        workdir = Workdir(flags["workdir"])
+        name = Path(flags["flagfile"]).stem
+        if name in self.fail:
+            log.write_text("Traceback\n\rtraining 3%\rerror: --steps=-1 is out of range.\n\n")
+            return 1
+        accuracy = {"first": 0.9, "second": 0.7}[name] + 0.01 * int(flags["seed"])
+        result = {
+            "test_accuracy": accuracy,
+            "median_of_last_20": {"raw": {"test_accuracy": 0.1}, "ema": {"test_accuracy": accuracy - 0.001}},
+            "step": 3,
+            "seconds": 2.0 + int(flags["seed"]),
+            "versions": {"metassl_tf": "1.0"},
+        }
+        workdir.result.write_text(json.dumps(result))
+        return 0
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
+    fake = FakeTraining()
+    monkeypatch.setattr(runs, "launch", fake)
+    monkeypatch.setattr(runs, "current_commit", lambda: "abc1234")
+    return fake
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with two flagfiles and a README to stand in."""
+    folder = tmp_path / "flags/toy"
+    folder.mkdir(parents=True)
+    for name, expected in (("first", "91.20 ± 0.30 % (somewhere); 90.00 % elsewhere"), ("second", "none: it is new")):
+        (folder / f"{name}.flags").write_text(HEADER.format(name=name, expected=expected) + TINY)
+    (tmp_path / "README.md").write_text("Before\n<!-- results -->\n<!-- /results -->\nafter\n")
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield tmp_path
+    signal.signal(signal.SIGTERM, handler)
+
+
+FIRST = Flagfile(Path("flags/toy/first.flags"))
+
+
+def paper_table(*given: str) -> str | int | None:
+    return run_here("../tools/paper_table", given)
+
+
+def seeds_run(training: FakeTraining) -> list[tuple[str, str]]:
+    return [(Path(flags["flagfile"]).stem, flags["seed"]) for flags in training.commands]
+
+
+def test_every_flagfile_runs_with_every_seed(training: FakeTraining) -> None:
+    assert paper_table("--runs=flags/toy/*.flags", "--seeds=0,4", "--data_dir=somewhere") is None
+    assert seeds_run(training) == [("first", "0"), ("second", "0"), ("first", "4"), ("second", "4")]
+    assert all(flags["split_seed"] == flags["seed"] for flags in training.commands)
+    assert all(flags["data_dir"] == "somewhere" for flags in training.commands)
+    assert len({flags["workdir"] for flags in training.commands}) == 4
+
+
+@pytest.mark.usefixtures("training")
+def test_table_has_mean_and_sample_deviation_beside_the_papers_number(capsys: pytest.CaptureFixture[str]) -> None:
+    """0.90, 0.91, 0.92: mean 91, sample standard deviation 1 (divisor 2), not 0.82 (divisor 3)."""
+    paper_table("--runs=flags/toy/first.flags,flags/toy/second.flags", "--note=a copy")
+    rows = capsys.readouterr().out.splitlines()[-2:]
+    date = FIRST.measurements()[0].date
+    assert rows == [
+        "| [toy/first](flags/toy/first.flags) | 91.00 ± 1.00 | 3 | 91.20 ± 0.30 | 3 "
+        f"| {date}, commit abc1234; a copy |",
+        f"| [toy/second](flags/toy/second.flags) | 71.00 ± 1.00 | 3 |  | 3 | {date}, commit abc1234; a copy |",
+    ]
+
+
+@pytest.mark.usefixtures("training")
+def test_one_run_has_no_deviation(capsys: pytest.CaptureFixture[str]) -> None:
+    paper_table("--runs=flags/toy/first.flags", "--seeds=1")
+    assert "| 91.00 | 1 |" in capsys.readouterr().out
+
+
+def test_ended_runs_are_not_repeated(training: FakeTraining) -> None:
+    paper_table("--runs=flags/toy/*.flags", "--seeds=0")
+    before = FIRST.measurements()
+    training.commands.clear()
+    paper_table("--runs=flags/toy/*.flags", "--seeds=0,1")
+    assert seeds_run(training) == [("first", "1"), ("second", "1")]
+    assert FIRST.measurements()[:1] == before
+
+
+def test_killed_run_is_resumed_in_its_folder(training: FakeTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "launch", killed)
+    assert "Stopped" in str(paper_table("--runs=flags/toy/first.flags", "--seeds=0"))
+    started = list(Path("runs/paper_table/toy").glob("*/seed_0"))
+    monkeypatch.setattr(runs, "launch", training)
+    paper_table("--runs=flags/toy/first.flags", "--seeds=0")
+    assert [Path(flags["workdir"]) for flags in training.commands] == started
+
+
+def test_failed_run_is_reported_and_stops_no_other(training: FakeTraining, capsys: pytest.CaptureFixture[str]) -> None:
+    training.fail = {"first"}
+    message = str(paper_table("--runs=flags/toy/*.flags", "--seeds=0,1"))
+    assert seeds_run(training) == [("first", "0"), ("second", "0"), ("first", "1"), ("second", "1")]
+    assert message.startswith("2 of 4 runs failed:\ntoy/first, seed 0: ended with status 1. error: --steps=-1 is out")
+    assert "seed_0/log.txt" in message
+    table = capsys.readouterr().out
+    assert "| not yet | 0 | 91.20 ± 0.30 |" in table
+    assert "| 70.50 ± 0.71 | 2 |" in table
+    assert FIRST.measurements() == []
+
+
+def test_run_without_a_test_set_is_reported(training: FakeTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    def launch(command: Sequence[str], log: Path) -> int:
+        training(command, log)
+        result = Workdir(training.commands[-1]["workdir"]).result
+        result.write_text(json.dumps({**json.loads(result.read_text()), "test_accuracy": None}))
+        return 0
+
+    monkeypatch.setattr(runs, "launch", launch)
+    assert "measured no test accuracy" in str(paper_table("--runs=flags/toy/first.flags", "--seeds=0"))
+
+
+def test_changed_flags_make_numbers_void(training: FakeTraining) -> None:
+    paper_table("--runs=flags/toy/first.flags", "--seeds=0,1")
+    FIRST.path.write_text(FIRST.path.read_text().replace("A comment", "Another comment"))
+    assert len(FIRST.measurements()) == 2
+    FIRST.path.write_text(FIRST.path.read_text().replace("--steps=3", "--steps=4"))
+    assert FIRST.measurements() == []
+    paper_table("--runs=flags/toy/first.flags", "--seeds=0")
+    assert len({flags["workdir"] for flags in training.commands}) == 3
+    assert [found.seed for found in FIRST.measurements()] == [0]
+
+
+def test_headers_and_readme_are_written_from_the_data(training: FakeTraining, project: Path) -> None:
+    original = FIRST.path.read_text()
+    paper_table("--runs=flags/toy/first.flags", "--note=a JPEG copy")
+    assert FIRST.path.read_text() == original
+    assert paper_table("--print_only", "--write_headers", "--readme=README.md") is None
+    assert len(training.commands) == 3
+    written = [
+        "# Measured:  91.00 ± 1.00 % (n = 3: seeds 0, 1, 2)",
+        f"#            3 s a run, {FIRST.measurements()[0].date}, commit abc1234",
+        "#            a JPEG copy",
+    ]
+    assert FIRST.path.read_text() == original.replace("# Measured:  not yet", "\n".join(written))
+    assert FIRST.header()["Measured"].endswith("commit abc1234 a JPEG copy")
+    assert FIRST.with_measured() == FIRST.path.read_text()
+    readme = (project / "README.md").read_text()
+    assert readme.startswith("Before\n<!-- results -->\nTest accuracy in %")
+    assert "[toy/first]" in readme
+    assert "[toy/second]" not in readme
+    assert readme.endswith("|\n<!-- /results -->\nafter\n")
+    paper_table("--print_only", "--write_headers", "--readme=README.md")
+    assert (project / "README.md").read_text() == readme
+
+
+@pytest.mark.usefixtures("training")
+def test_void_numbers_leave_the_header_again() -> None:
+    original = FIRST.path.read_text().replace("--steps=3", "--steps=4")
+    paper_table("--runs=flags/toy/first.flags", "--write_headers")
+    FIRST.path.write_text(FIRST.path.read_text().replace("--steps=3", "--steps=4"))
+    paper_table("--print_only", "--runs=flags/toy/first.flags", "--write_headers")
+    assert FIRST.path.read_text() == original
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], "No --runs are given"),
+        (["--runs=flags/nowhere/*.flags"], "--runs=flags/nowhere/.* finds no file"),
+        (["--runs=flags/toy/first.flags", "--seeds=one"], "--seeds=one is not a list of integers"),
+        (["--runs=flags/toy/first.flags", "--steps=3"], "--steps has no effect on a table of runs"),
+        (["--print_only", "--seeds=1"], "--seeds has no effect with --print_only"),
+        (["--print_only", "--data_dir=here"], "--data_dir has no effect on a table of runs"),
+        (["--print_only", "--readme=flags/toy/first.flags"], "The README has no place for the table"),
+    ],
+)
+def test_mistakes_are_explained(given: list[str], expected: str, training: FakeTraining) -> None:
+    with pytest.raises(AssertionError, match=expected):
+        raise AssertionError(paper_table(*given))
+    assert training.commands == []
+
+
+def test_header_without_the_line_is_explained() -> None:
+    FIRST.path.write_text(TINY)
+    with pytest.raises(UserError, match=r"no line for what was measured. Expected `# Measured:"):
+        FIRST.with_measured()
+
+
+def test_readme_keeps_what_is_around_the_marks() -> None:
+    readme = "a\n<!-- results -->\nold\n<!-- /results -->\nb\n"
+    assert readme_with_table(readme, "new\n") == readme.replace("old", "new")
+    assert readme_with_table(readme, "") == readme.replace("old\n", "")
+
+
+def test_launch_appends_the_output_and_returns_the_status(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    for status in (0, 3):
+        program = f"import sys; print('to stdout {status}'); print('to stderr', file=sys.stderr); sys.exit({status})"
+        assert runs.launch([sys.executable, "-c", program], log) == status
+    lines = log.read_text().splitlines()
+    assert sorted(lines) == ["to stderr", "to stderr", "to stdout 0", "to stdout 3"]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_commit_says_whether_the_package_differs_from_it(project: Path) -> None:
+    assert runs.current_commit() == "unknown"
+
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=A", "-c", "user.email=a@b.c"]
+        return subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+    (project / "metassl_tf").mkdir()
+    (project / "metassl_tf/code.py").write_text("")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "all")
+    commit = git("rev-parse", "--short", "HEAD")
+    (project / "flags/toy/measured.json").write_text("{}")  # what the table itself writes is no change
+    assert runs.current_commit() == commit
+    (project / "metassl_tf/code.py").write_text("changed")
+    assert runs.current_commit() == f"{commit}+changes"
+
+
+def test_real_runs_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They train in this process, which saves the seconds of starting others."""
+
+    def launch(command: Sequence[str], _: Path) -> int:
+        *settings, workdir = command[3:]
+        run.train(flag_definitions.parse(settings), Workdir(workdir.removeprefix("--workdir=")))
+        return 0
+
+    monkeypatch.setattr(runs, "launch", launch)
+    assert paper_table("--runs=flags/toy/first.flags", "--seeds=0,1") is None
+    found = FIRST.measurements()
+    assert [measurement.seed for measurement in found] == [0, 1]
+    for measurement in found:
+        workdir = runs.workdir_of(FIRST, measurement.seed, runs_dir=Path("runs/paper_table"))
+        result = json.loads(workdir.result.read_text())
+        assert (result["seed"], result["config"]["split_seed"]) == (measurement.seed, measurement.seed)
+        assert measurement.test_accuracy == result["test_accuracy"]
+        assert measurement.steps == 3
+        assert "tensorflow" in measurement.versions

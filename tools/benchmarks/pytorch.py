@@ -1,0 +1,104 @@
+"""WRN-28-2 against the same network in PyTorch."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tools.benchmarks import experiments
+from tools.benchmarks.compare import NotMeasurable, Side, time_ratios
+
+_FLAGFILE = "flags/cifar10/supervised_4000.flags"
+_BATCH_SIZE = 64
+_STEPS_PER_CALL = 2
+
+
+def step_vs_pytorch(runs: int) -> Iterator[float]:
+    """Time of a supervised training step on 64 images: forward, backward and Nesterov update.
+
+    Ours is the whole step of the engine, which also moves the average of the weights and sums up metrics. PyTorch runs
+    on as many threads as there are cores, in whichever memory format is the faster.
+
+    Raises:
+      NotMeasurable: PyTorch is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise NotMeasurable("PyTorch is not installed; pip install torch==2.13.0 to have it measured") from error
+    torch.set_num_threads(os.cpu_count() or 1)
+    experiment = experiments.build_on_noise(_FLAGFILE, [f"--batch_size={_BATCH_SIZE}", "--l2_weight_decay=0"])
+    ours = experiments.steps(experiments.trainer_without_input(experiment), _STEPS_PER_CALL)
+    step = min((_torch_step(torch, channels_last) for channels_last in (False, True)), key=_seconds)
+
+    def theirs() -> float:
+        for _ in range(_STEPS_PER_CALL):
+            step()
+        return float(_STEPS_PER_CALL)
+
+    return time_ratios(Side(work=ours), Side(work=theirs), runs)
+
+
+def _seconds(step: Callable[[], None]) -> float:
+    """The shortest of a few calls after a first one."""
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def _torch_step(torch: Any, channels_last: bool) -> Callable[[], None]:
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    model = wide_resnet(torch).to(memory_format=memory_format)
+    inputs = torch.randn(_BATCH_SIZE, 3, 32, 32).contiguous(memory_format=memory_format)
+    labels = torch.arange(_BATCH_SIZE) % 10
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9, nesterov=True)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def wide_resnet(torch: Any) -> Any:
+    """WRN-28-2 as in FixMatch, for 10 classes; see `metassl_tf.models.wide_resnet`.
+
+    Args:
+      torch: the module.
+
+    Returns:
+      A torch.nn.Module from float32 [batch, 3, 32, 32] to logits [batch, 10]. Where a convolution has stride 2 it pads
+      both sides, and TensorFlow one of them: the arithmetic is as much, the values are not the same.
+    """
+    nn = torch.nn
+
+    def activated(channels: int) -> Any:
+        return nn.Sequential(nn.BatchNorm2d(channels, eps=1e-3, momentum=1e-3), nn.LeakyReLU(0.1))
+
+    class Block(nn.Module):  # type: ignore[name-defined,misc]  # torch is not there when types are checked
+        def __init__(self, inputs: int, filters: int, stride: int, is_first: bool) -> None:
+            super().__init__()
+            self.is_first = is_first
+            self.activated = activated(inputs)
+            self.residual = nn.Sequential(
+                nn.Conv2d(inputs, filters, 3, stride, 1), activated(filters), nn.Conv2d(filters, filters, 3, 1, 1)
+            )
+            changing = inputs != filters or stride != 1
+            self.shortcut = nn.Conv2d(inputs, filters, 1, stride) if changing else nn.Identity()
+
+        def forward(self, features: Any) -> Any:
+            activated = self.activated(features)
+            return self.shortcut(activated if self.is_first else features) + self.residual(activated)
+
+    layers, channels = [nn.Conv2d(3, 16, 3, 1, 1)], 16
+    for stage, filters in enumerate((32, 64, 128)):
+        for block in range(4):
+            stride = 2 if stage > 0 and block == 0 else 1
+            layers.append(Block(channels, filters, stride, stage == block == 0))
+            channels = filters
+    pool = [activated(channels), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, *pool, nn.Linear(channels, 10))
