@@ -78,18 +78,7 @@ _THESIS_SVHN_OPERATIONS = (
     "shear_y",
     "translate_y",
 )
-_DIGITS_OPERATIONS = (
-    "identity",
-    "rotate",
-    "shear_x",
-    "shear_y",
-    "translate_x",
-    "translate_y",
-    "brightness",
-    "contrast",
-    "sharpness",
-    "cutout",
-)
+_DIGITS_OPERATIONS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y", "sharpness")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -196,15 +185,15 @@ POLICIES = {
     # neighbours tear strokes one pixel wide, so these are interpolated; a shift of 1/5 is 1.6 pixels of 8.
     "digits": Policy(
         operations=_DIGITS_OPERATIONS,
+        num_layers=3,
         max_magnitude=10,
         min_probability=1.0,
         max_probability=1.0,
-        rotate=22.0,
-        shear=0.25,
+        rotate=20.0,
+        shear=0.3,
         translate=0.2,
         min_enhance=0.5,
         max_enhance=1.5,
-        cutout=3 / 8,
         interpolation="bilinear",
         centered_shear=True,
         final_cutout=0.25,

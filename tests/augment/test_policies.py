@@ -27,7 +27,7 @@ LISTS = {
     "mpl": UDA,
     "thesis_cifar": (UDA - {"cutout"}) | {"sample_pairing"},
     "thesis_svhn": UDA - {"cutout", "rotate", "translate_x"},
-    "digits": GEOMETRY | {"identity", "brightness", "contrast", "sharpness", "cutout"},
+    "digits": GEOMETRY | {"sharpness"},
 }
 
 

@@ -209,9 +209,11 @@ def test_unknown_batch_and_image_size() -> None:
             lambda batch, seed, name=name: rand_augment(batch, seed, policy=POLICIES[name]), input_signature=signature
         )
         seed = tf.cast(SEED, tf.int64)
-        np.testing.assert_array_equal(
-            traced(images, seed), rand_augment(tf.constant(images), seed, policy=POLICIES[name])
-        )
+        expected = rand_augment(tf.constant(images), seed, policy=POLICIES[name])
+        difference = np.abs(traced(images, seed).numpy().astype(int) - expected.numpy())
+        # Interpolated levels are rounded, and a shape unknown in advance sums them in another order.
+        assert difference.max() <= (1 if POLICIES[name].interpolation == "bilinear" else 0)
+        assert (difference > 0).mean() < 1e-3
 
 
 def test_no_layers_and_no_cutout_change_nothing() -> None:
