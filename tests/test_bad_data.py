@@ -62,6 +62,8 @@ OTHER_SOURCES = {
     f"{DIGITS} --dataset=cifar10 --data_dir=DATA": r"'cifar10' is not prepared in .*--data_dir.*--download",
     f"{DIGITS} --unlabeled_dataset=two_moons": r"--unlabeled_dataset holds points .* Expected the same shape",
     f"{MOONS} --image_size=8": r"two_moons holds points, which have neither --image_size nor .*leave them out",
+    f"{MOONS} --weak_flip=on": r"--weak_flip has no effect on points, which --dataset holds. Expected .* left out",
+    f"{DIGITS} --point_noise=0.3": r"--point_noise has no effect on images, which --dataset holds. Expected .* left",
     f"{MOONS} --model=convnet": r"--model=convnet takes images .*Received .* shape \[2\]. Use --model=mlp",
 }
 OWN_MODELS = {

@@ -21,6 +21,7 @@ from metassl_tf.learner.learner import Learner, Optimization
 from metassl_tf.models.build import build_model
 
 _STATISTICS_SAMPLE = 10_000
+_OF_POINTS = ("point_noise",)  # the other settings of the augmentation are of images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -243,6 +244,13 @@ def _check_batches(config: Config, split: Split, dataset: Dataset) -> None:
 def make_views(config: Config, dataset: Dataset) -> Views:
     """Decides how inputs are made from the settings and the data."""
     settings = config.augment
+    for field in dataclasses.fields(settings):
+        given = getattr(settings, field.name) != field.default
+        if given and (field.name in _OF_POINTS) != (dataset.modality == "points"):
+            kind = "points" if dataset.modality == "points" else "images"
+            raise UserError(
+                f"--{field.name} has no effect on {kind}, which --dataset holds. Expected it to be left out."
+            )
     if dataset.modality == "points":
         return PointViews(noise=settings.point_noise)
     height, width, channels = dataset.train.shape

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import orbit
 import tensorflow as tf
@@ -44,13 +43,18 @@ class Trainer(orbit.StandardTrainer):
           xla: compile the step with XLA.
         """
         super().__init__(dataset, orbit.StandardTrainerOptions(use_tf_function=True, use_tf_while_loop=True))
-        self._replica_step = tf.function(replica_step, jit_compile=True) if xla else replica_step
+        self._replica_step = tf.function(replica_step, jit_compile=True, autograph=False) if xla else replica_step
         self._strategy = strategy
         self._total_steps = total_steps
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.names: list[str] = []
-        self._sums: Any = None
-        self._first_bad: Any = None
+        # A function that makes variables is traced twice. So this one is traced before, and tells which metrics
+        # there are; the loop calls it.
+        self._sums_of_step = tf.function(self._trace_step, autograph=False)
+        self._sums_of_step.get_concrete_function(iter(dataset))
+        self._sums = tf.Variable(tf.zeros([len(self.names), 2]), trainable=False, name="sums")
+        never = tf.fill([len(self.names)], tf.constant(-1, tf.int64))
+        self._first_bad = tf.Variable(never, trainable=False, name="first_bad")
         self.train(tf.constant(0))
 
     @property
@@ -73,25 +77,19 @@ class Trainer(orbit.StandardTrainer):
 
     def train_step(self, iterator: tf.data.Iterator) -> None:
         """Takes one step; called while tracing the loop."""
-        batch = iterator.get_next()
-        context = Context(tf.identity(self.step), self._total_steps)
-        results = self._strategy.run(self._replica_step, args=(batch, context))
-        sums: Sums = tf.nest.map_structure(lambda value: self._strategy.experimental_local_results(value)[0], results)
-        self._create_sums(list(sums))
-        table = tf.stack(list(sums.values()))  # [metrics, 2]
-        bad = tf.reduce_any(~tf.math.is_finite(table), axis=1)
-        self._sums.assign_add(table)
-        self._first_bad.assign(tf.where(bad & (self._first_bad < 0), context.step, self._first_bad))
+        sums = self._sums_of_step(iterator)
+        bad = tf.reduce_any(~tf.math.is_finite(sums), axis=1)
+        self._sums.assign_add(sums)
+        self._first_bad.assign(tf.where(bad & (self._first_bad < 0), self.step, self._first_bad))
         self.step.assign_add(1)
 
-    def _create_sums(self, names: list[str]) -> None:
-        """Makes the sums when the first trace shows which there are."""
-        if self._sums is not None:
-            return
-        self.names = names
-        with tf.init_scope():
-            self._sums = tf.Variable(tf.zeros([len(names), 2]), trainable=False, name="sums")
-            self._first_bad = tf.Variable(tf.fill([len(names)], tf.constant(-1, tf.int64)), trainable=False)
+    def _trace_step(self, iterator: tf.data.Iterator) -> tf.Tensor:
+        """Runs the step on every replica; returns its (sum, count) in the order of `names`, float32 [metrics, 2]."""
+        context = Context(tf.identity(self.step), self._total_steps)
+        results = self._strategy.run(self._replica_step, args=(iterator.get_next(), context))
+        sums: Sums = tf.nest.map_structure(lambda value: self._strategy.experimental_local_results(value)[0], results)
+        self.names = list(sums)
+        return tf.stack(list(sums.values()))
 
     def check_finite(self) -> None:
         """Stops a run that has left the real numbers.

@@ -1,5 +1,8 @@
 """Things happen at absolute multiples of the step, wherever the loop starts and however many steps a call takes."""
 
+import io
+import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -70,7 +73,7 @@ def run(trainer: Any, grid: Grid, events: list[tuple[str, int]] | None = None) -
     def on_evaluation(step: int, metrics: dict[str, float]) -> str:
         assert metrics == {"loss": step}
         events.append(("evaluate", step))
-        return ""
+        return f"evaluated at {step}"
 
     run_loop(
         trainer,
@@ -123,6 +126,21 @@ def test_nothing_is_saved_once_the_loss_is_not_finite(clock: list[float]) -> Non
     with pytest.raises(FloatingPointError):
         run(FakeTrainer(clock, bad_step=7), GRID, events)
     assert events == [("log", 4), ("save", 6)]
+
+
+class Terminal(io.StringIO):
+    """What is written to it, as a terminal would show it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_terminal_shows_rate_and_evaluation(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    run(FakeTrainer(clock), GRID)
+    last = terminal.getvalue().rstrip("\n").rpartition("\r")[2]
+    assert re.search(r"^evaluated at 23: 100%.* 23/23 .*, 10 examples/s", last), last
 
 
 def test_quiet_when_not_a_terminal(clock: list[float], capfd: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 _WARM_UPS = 2
 
 
-class NotMeasurable(Exception):
+class NotMeasurableError(Exception):
     """A benchmark cannot run on this machine; the message says why, and what it would take."""
 
 

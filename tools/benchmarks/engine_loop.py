@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
+from metassl_tf.algorithms.fixmatch import FixMatch
 from metassl_tf.engine import run
 from metassl_tf.engine.setup import Experiment
+from metassl_tf.learner.update_rules import Sgd
 from tools.benchmarks import experiments
 from tools.benchmarks.compare import Side, rate_ratios
 
 _QUICKSTART = "flags/digits/quickstart.flags"
-_STEPS_PER_CALL = 20
+_STEPS_PER_CALL = 10
 
 
 def engine_vs_bare_loop(runs: int) -> Iterator[float]:
@@ -20,7 +22,7 @@ def engine_vs_bare_loop(runs: int) -> Iterator[float]:
     loop logs nothing.
     """
     ours = experiments.steps(run.make_trainer(experiments.build(_QUICKSTART)), _STEPS_PER_CALL)
-    loop = bare_loop(experiments.build(_QUICKSTART))
+    loop, _ = bare_loop(experiments.build(_QUICKSTART))
 
     def theirs() -> float:
         loop(tf.constant(_STEPS_PER_CALL))
@@ -29,7 +31,7 @@ def engine_vs_bare_loop(runs: int) -> Iterator[float]:
     return rate_ratios(Side(work=ours), Side(work=theirs), runs)
 
 
-def bare_loop(experiment: Experiment) -> Callable[[tf.Tensor], None]:
+def bare_loop(experiment: Experiment) -> tuple[Callable[[tf.Tensor], None], list[tf.Variable]]:
     """Writes FixMatch down as one would without a framework: one model, one kind of device, one optimizer.
 
     Args:
@@ -37,11 +39,15 @@ def bare_loop(experiment: Experiment) -> Callable[[tf.Tensor], None]:
         model's variables are changed; its learner is not used.
 
     Returns:
-      A function that takes so many steps, int32 scalar. It changes the weights exactly as the engine does, but for
-      rounding.
+      A function that takes so many steps, int32 scalar, and the moving averages, of weights and then of statistics.
+      Both change as in the engine, but for rounding.
+
+    Raises:
+      TypeError: an experiment with another algorithm or optimizer.
     """
-    train, rule = experiment.config.train, experiment.config.rule
-    threshold = experiment.config.algorithm.threshold  # type: ignore[attr-defined]  # FixMatch's; the contract has none
+    train, rule, algorithm = experiment.config.train, experiment.config.rule, experiment.config.algorithm
+    if not isinstance(rule, Sgd) or not isinstance(algorithm, FixMatch):
+        raise TypeError(f"Expected FixMatch with momentum. Received {algorithm} and {rule}.")
     model = experiment.learner.model
     weights = [variable.value for variable in model.trainable_variables]
     is_kernel = ["kernel" in variable.path for variable in model.trainable_variables]
@@ -61,7 +67,7 @@ def bare_loop(experiment: Experiment) -> Callable[[tf.Tensor], None]:
             logits = model(tf.concat(parts, axis=0), training=True)
             of_labeled, of_weak, of_strong = tf.split(logits, [part.shape[0] for part in parts])
             probability = tf.stop_gradient(tf.nn.softmax(of_weak))
-            mask = tf.cast(tf.reduce_max(probability, axis=-1) >= threshold, tf.float32)
+            mask = tf.cast(tf.reduce_max(probability, axis=-1) >= algorithm.threshold, tf.float32)
             loss = tf.reduce_mean(loss_of(of_labeled, labeled.label))
             loss += tf.reduce_mean(mask * loss_of(of_strong, tf.argmax(probability, axis=-1)))
         return tape.gradient(loss, weights)
@@ -81,4 +87,4 @@ def bare_loop(experiment: Experiment) -> Callable[[tf.Tensor], None]:
                 average.assign(keep * average + (1.0 - keep) * value)
             step.assign_add(1)
 
-    return loop
+    return loop, averages

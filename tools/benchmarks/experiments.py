@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -34,7 +35,7 @@ def build_on_noise(flagfile: str, changes: Sequence[str] = ()) -> Experiment:
     generator = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "noise.npz"
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for part, count in (("train", _TRAIN_IMAGES), ("test", _TEST_IMAGES)):
             arrays[f"x_{part}"] = generator.integers(256, size=(count, 32, 32, 3), dtype=np.uint8)
             arrays[f"y_{part}"] = np.arange(count) % _CLASSES

@@ -8,7 +8,7 @@ from tools.benchmarks import experiments
 from tools.benchmarks.compare import Side, rate_ratios
 
 _FLAGFILE = "flags/cifar10/fixmatch_4000.flags"
-_BATCHES = 10
+_BATCHES = 30
 _UNTIMED_BATCHES = 3
 
 

@@ -1,12 +1,13 @@
 """WRN-28-2 against the same network in PyTorch."""
 
+import importlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from tools.benchmarks import experiments
-from tools.benchmarks.compare import NotMeasurable, Side, time_ratios
+from tools.benchmarks.compare import NotMeasurableError, Side, time_ratios
 
 _FLAGFILE = "flags/cifar10/supervised_4000.flags"
 _BATCH_SIZE = 64
@@ -20,12 +21,12 @@ def step_vs_pytorch(runs: int) -> Iterator[float]:
     on as many threads as there are cores, in whichever memory format is the faster.
 
     Raises:
-      NotMeasurable: PyTorch is not installed.
+      NotMeasurableError: PyTorch is not installed.
     """
     try:
-        import torch
+        torch = importlib.import_module("torch")
     except ImportError as error:
-        raise NotMeasurable("PyTorch is not installed; pip install torch==2.13.0 to have it measured") from error
+        raise NotMeasurableError("PyTorch is not installed; pip install torch==2.13.0 to have it measured") from error
     torch.set_num_threads(os.cpu_count() or 1)
     experiment = experiments.build_on_noise(_FLAGFILE, [f"--batch_size={_BATCH_SIZE}", "--l2_weight_decay=0"])
     ours = experiments.steps(experiments.trainer_without_input(experiment), _STEPS_PER_CALL)
@@ -79,7 +80,7 @@ def wide_resnet(torch: Any) -> Any:
     def activated(channels: int) -> Any:
         return nn.Sequential(nn.BatchNorm2d(channels, eps=1e-3, momentum=1e-3), nn.LeakyReLU(0.1))
 
-    class Block(nn.Module):  # type: ignore[name-defined,misc]  # torch is not there when types are checked
+    class Block(nn.Module):  # type: ignore[name-defined]  # torch need not be there when types are checked
         def __init__(self, inputs: int, filters: int, stride: int, is_first: bool) -> None:
             super().__init__()
             self.is_first = is_first

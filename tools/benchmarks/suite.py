@@ -1,0 +1,144 @@
+"""The table of benchmarks, and how they are run, stored and shown.
+
+A later name is one function and one line.
+"""
+
+import concurrent.futures
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from tqdm import tqdm
+
+from metassl_tf.engine.workdir import write_atomically
+from metassl_tf.errors import UserError, near_match
+from tools.benchmarks.augmentation import rand_augment_vs_official
+from tools.benchmarks.compare import NotMeasurableError, summary
+from tools.benchmarks.engine_loop import engine_vs_bare_loop
+from tools.benchmarks.input_pipeline import pipeline_vs_step
+from tools.benchmarks.pytorch import step_vs_pytorch
+
+RUNS, QUICK_RUNS = 15, 5
+
+Result = dict[str, Any]
+
+
+class Benchmark(NamedTuple):
+    """One ratio.
+
+    Attributes:
+      ratios: from a number of runs to that many ratios, ours over the other's; raises `NotMeasurableError` where that
+        cannot be done.
+      goal: what the median should reach.
+      better: whether `higher` or `lower` ratios are better.
+    """
+
+    ratios: Callable[[int], Iterator[float]]
+    goal: float
+    better: Literal["higher", "lower"]
+
+
+BENCHMARKS = {
+    "engine_vs_bare_loop": Benchmark(engine_vs_bare_loop, 0.95, "higher"),
+    "rand_augment_vs_official": Benchmark(rand_augment_vs_official, 3.0, "higher"),
+    "pipeline_vs_step": Benchmark(pipeline_vs_step, 5.0, "higher"),
+    "step_vs_pytorch": Benchmark(step_vs_pytorch, 1.05, "lower"),
+}
+
+
+def measure(name: str, benchmark: Benchmark, runs: int) -> Result:
+    """Runs one benchmark in this process.
+
+    Args:
+      name: for the progress bar.
+      benchmark: what to run.
+      runs: number of ratios to take.
+
+    Returns:
+      `ratio` (the median), `min`, `max`, `goal`, `better` and `runs`; or `skipped` and why.
+    """
+    try:
+        ratios = list(tqdm(benchmark.ratios(runs), desc=name, total=runs, unit="pair", disable=None))
+    except NotMeasurableError as reason:
+        return {"skipped": str(reason)}
+    return summary(ratios, goal=benchmark.goal, better=benchmark.better)
+
+
+def measure_apart(name: str, benchmark: Benchmark, runs: int) -> Result:
+    """Runs one benchmark in a fresh process; see `measure`."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        return pool.submit(measure, name, benchmark, runs).result()
+
+
+def choose(names: Sequence[str]) -> dict[str, Benchmark]:
+    """Returns the benchmarks of these names, or all if there are none.
+
+    Raises:
+      UserError: a name that is not in the table.
+    """
+    for name in names:
+        if name not in BENCHMARKS:
+            raise UserError(
+                f"--only={name} is not a benchmark. Expected some of: {', '.join(BENCHMARKS)}."
+                f"{near_match(name, list(BENCHMARKS))}"
+            )
+    return {name: BENCHMARKS[name] for name in names} or BENCHMARKS
+
+
+def run_all(
+    benchmarks: Mapping[str, Benchmark],
+    output: Path,
+    *,
+    runs: int,
+    measure: Callable[[str, Benchmark, int], Result],
+) -> str:
+    """Runs benchmarks one after the other and writes all results so far after each.
+
+    Args:
+      benchmarks: name -> what to run.
+      output: JSON file, name -> result.
+      runs: number of ratios of each.
+      measure: runs one: `measure_apart`.
+
+    Returns:
+      A table of the results.
+    """
+    results: dict[str, Result] = {}
+    seconds: dict[str, float] = {}
+    for name, benchmark in benchmarks.items():
+        start = time.monotonic()
+        results[name] = measure(name, benchmark, runs)
+        seconds[name] = time.monotonic() - start
+        _write(results, output)
+    return table(results, seconds)
+
+
+def _write(results: Mapping[str, Result], output: Path) -> None:
+    text = json.dumps(results, indent=2) + "\n"
+    write_atomically(output, lambda file: file.write(text.encode()))
+
+
+def table(results: Mapping[str, Result], seconds: Mapping[str, float]) -> str:
+    """Lays results out, a line each, with whether the goal was reached and how long the measurement took."""
+    width = max(map(len, results))
+    lines = [f"{'':{width}}   ratio     min     max         goal           time"]
+    for name, result in results.items():
+        line = f"{name:{width}}  "
+        if "skipped" in result:
+            line += f"skipped: {result['skipped']}"
+        else:
+            line += "".join(f"{result[key]:6.3g}  " for key in ("ratio", "min", "max"))
+            line += f"{'>=' if result['better'] == 'higher' else '<='} {result['goal']:<5g} {verdict(result):6}"
+            line += f"{seconds[name]:8.0f} s"
+        lines.append(line)
+    return "\n".join([*lines, f"{'in all':{width}}{sum(seconds.values()):52.0f} s"])
+
+
+def verdict(result: Result) -> str:
+    """Says whether a result that was measured has reached its goal."""
+    reached = result["ratio"] >= result["goal"] if result["better"] == "higher" else result["ratio"] <= result["goal"]
+    return "reached" if reached else "missed"
