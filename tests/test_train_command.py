@@ -31,7 +31,6 @@ KILL_STEPS = (range(2, 30), range(30, 60))
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], tuple[Workdir, str, str]]]:
     """A run in a process of its own, which goes on while others are killed; called, it waits for the end."""
     workdir = Workdir(tmp_path_factory.mktemp("uninterrupted"))
-    process = start("train", arguments({**KILLED, "workdir": workdir.root}))
     ended: list[tuple[str, str]] = []
 
     def wait() -> tuple[Workdir, str, str]:
@@ -40,18 +39,17 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
         assert process.returncode == 0, ended[0][1]
         return workdir, *ended[0]
 
-    yield wait
-    process.kill()
-    process.wait()
+    with start("train", arguments({**KILLED, "workdir": workdir.root})) as process:
+        yield wait
+        process.kill()
 
 
 @pytest.fixture(scope="module")
 def helping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
     """`--help`, in a process that works while the other tests do."""
-    process = start("train", ["--help"], folder=tmp_path_factory.mktemp("help"))
-    yield process
-    process.kill()
-    process.wait()
+    with start("train", ["--help"], folder=tmp_path_factory.mktemp("help")) as process:
+        yield process
+        process.kill()
 
 
 def newest_checkpoint(workdir: Workdir) -> int:

@@ -26,7 +26,7 @@ class _Points:
     noise: float = setting(0.1, "Standard deviation of the noise on every point.", minimum=0.0)
     num_train: int = setting(2000, "Training points, labeled and unlabeled.", minimum=2)
     num_test: int = setting(1000, "Test points.", minimum=0)
-    data_seed: int = setting(0, "Seed of the points.", minimum=0)
+    data_seed: int = setting(0, "Seed of the points.", minimum=0, maximum=2**32 - 1)
 
     def _draw(self, count: int, random: np.random.RandomState) -> tuple[Any, Any]:
         raise NotImplementedError
