@@ -5,13 +5,17 @@ choice's own file; `Config` holds the chosen ones beside the run's.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
-from metassl_tf.algorithms.base import Algorithm
+from metassl_tf.algorithms.base import GIVEN_LABEL, Algorithm
+from metassl_tf.data.pollution import POLLUTIONS
+from metassl_tf.data.unreliable import GIVEN_LABELS
 from metassl_tf.learner.schedules import RAMPS, Schedule
 from metassl_tf.learner.update_rules import UpdateRule
 from metassl_tf.learner.variables import COVERAGES
 from metassl_tf.settings import setting
+
+Rule = TypeVar("Rule")
 
 _LARGEST_SEED = 2**32 - 1  # of NumPy's RandomState
 
@@ -32,6 +36,9 @@ class DataSettings:
     )
     num_labeled: int = setting(0, "Labeled examples in the whole set, not per class; 0 takes all.", minimum=0)
     num_validation: int = setting(0, "Validation examples, set apart from the labeled and unlabeled ones.", minimum=0)
+    num_meta_validation: int = setting(
+        0, "Examples of a second validation set, apart from all others, on which weights are fitted.", minimum=0
+    )
     split_seed: int = setting(
         0, "Chooses who is labeled, validation and (digits) test.", minimum=0, maximum=_LARGEST_SEED
     )
@@ -41,6 +48,25 @@ class DataSettings:
         choices=("stratified", "first", "skip_5000_then_first"),
     )
     labeled_in_unlabeled: bool = setting(True, "Labeled examples also serve as unlabeled ones.")
+    unknown_classes: tuple[str, ...] = setting(
+        (), "Names or numbers of classes that the model is not to know: in no labeled, validation or test example."
+    )
+    pollute_unlabeled: float = setting(
+        0.0, "Share of the unlabeled examples to be made of examples that do not belong.", minimum=0.0, below=1.0
+    )
+    pollution: str = setting(
+        "unknown_classes",
+        "What does not belong: training examples of --unknown_classes, random pixels, or images of shuffled pixels.",
+        choices=POLLUTIONS,
+    )
+    given_labels: str = setting(
+        "source",
+        "Where labels that nobody checked come from: the source (DIR/weak/<class>/), or the truth, to simulate them.",
+        choices=GIVEN_LABELS,
+    )
+    flip_labels: float = setting(
+        0.0, "Probability that a given label is replaced by another class.", minimum=0.0, maximum=1.0
+    )
     image_size: int = setting(0, "Side of the images in pixels; 0: the most common size, at most 32.", minimum=0)
     channels: int = setting(0, "Colour channels, 1 or 3; 0: as in the files.", minimum=0, maximum=3)
     strict_data: bool = setting(False, "An unreadable image is an error instead of being skipped.")
@@ -79,6 +105,7 @@ class TrainSettings:
     """What is trained, how long, and how it is updated."""
 
     algorithm: str = setting("fixmatch", "What turns a batch into losses.")
+    meta: tuple[str, ...] = setting((), "Rules that learn the learning signal of the algorithm; none by default.")
     model: str = setting("convnet", "Network, or the package.module:function that builds one.")
     optimizer: str = setting("sgd", "Update rule.")
     schedule: str = setting("cosine_7_16", "How the learning rate falls.")
@@ -137,6 +164,7 @@ class Config:
       run: seeds, evaluation, logging, hardware.
       source: settings of the chosen dataset, or None where it has none.
       algorithm: the algorithm.
+      meta: the rules that learn its learning signal, in order; none for a plain run.
       model: settings of the chosen model; None for one given as package.module:function.
       rule: the update rule.
       schedule: the learning-rate schedule.
@@ -148,18 +176,27 @@ class Config:
     run: RunSettings
     source: Any
     algorithm: Algorithm
+    meta: tuple[Any, ...] = ()
     model: Any
     rule: UpdateRule
     schedule: Schedule
 
     def values(self) -> dict[str, Any]:
         """Every setting by its flag name, in a fixed order."""
+        parts: list[Any] = []
+        for own in dataclasses.fields(self):
+            part = getattr(self, own.name)
+            parts.extend(part if isinstance(part, tuple) else [part])
         return {
             field.name: getattr(part, field.name)
-            for part in (getattr(self, own.name) for own in dataclasses.fields(self))
+            for part in parts
             if part is not None
             for field in dataclasses.fields(part)
         }
+
+    def meta_rule(self, kind: type[Rule]) -> Rule | None:
+        """The settings of the chosen rule of a kind, or None where it was not chosen."""
+        return next((rule for rule in self.meta if isinstance(rule, kind)), None)
 
 
 SECTIONS: dict[str, type] = {
@@ -176,7 +213,10 @@ _UNLABELED = (
     "unlabeled_ramp_steps",
     "unlabeled_dataset",
     "labeled_in_unlabeled",
+    "pollute_unlabeled",
+    "pollution",
 )
+_GIVEN = ("given_labels", "flip_labels")
 _STRONG = ("strong_policy", "strong_layers", "strong_magnitude", "point_noise")
 
 
@@ -195,10 +235,16 @@ def unused(config: Config) -> dict[str, str]:
         reasons |= dict.fromkeys(_UNLABELED, f"--algorithm={config.train.algorithm} uses no unlabeled examples")
     elif config.train.unlabeled_ramp == "constant":
         reasons["unlabeled_ramp_steps"] = "--unlabeled_ramp=constant does not grow"
+    if needs.unlabeled_views and not config.data.pollute_unlabeled:
+        reasons["pollution"] = "--pollute_unlabeled is 0"
+    if GIVEN_LABEL not in needs.unlabeled_columns:
+        reasons |= dict.fromkeys(_GIVEN, f"--algorithm={config.train.algorithm} uses no given labels")
     if "strong" not in (*needs.labeled_views.values(), *needs.unlabeled_views.values()):
         reasons |= dict.fromkeys(_STRONG, f"--algorithm={config.train.algorithm} uses no strong view")
     if config.run.distribution != "tpu":
         reasons["tpu"] = "--distribution is not tpu"
+    for rule in config.meta:
+        reasons |= rule.unused()
     return reasons
 
 

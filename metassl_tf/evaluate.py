@@ -28,7 +28,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the metrics.")
 
 _FOR_IMAGES = {"strict_data", "eval_batch_size"}
 _OF_SOURCES = {field.name for source in SOURCES.values() for field in dataclasses.fields(source)}
-_FOR_OTHER_DATA = _FOR_IMAGES | _OF_SOURCES | {"dataset", "data_dir", "download", "split_seed"}
+_FOR_OTHER_DATA = _FOR_IMAGES | _OF_SOURCES | {"dataset", "data_dir", "download", "split_seed", "unknown_classes"}
 for _name in sorted(_FOR_OTHER_DATA):
     flags.declare_key_flag(_name)
 

@@ -21,6 +21,7 @@ from metassl_tf.data.sources import SOURCES, parse_dataset
 from metassl_tf.errors import UserError, near_match
 from metassl_tf.learner.schedules import SCHEDULES
 from metassl_tf.learner.update_rules import OPTIMIZERS
+from metassl_tf.meta import META_RULES
 from metassl_tf.models import MODELS
 from metassl_tf.models.dotted_path import is_dotted_path
 from metassl_tf.settings import check_settings
@@ -30,16 +31,21 @@ FLAGS = flags.FLAGS
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Something chosen by name: the part of `Config` it becomes, the flag that names it, and the table."""
+    """Something chosen by name: the part of `Config` it becomes, the flag that names it, and the table.
+
+    Where several may be chosen, the flag is a list of names and the part a tuple.
+    """
 
     part: str
     flag: str
     table: Mapping[str, type]
+    several: bool = False
 
 
 CHOICES = (
     Choice("source", "dataset", SOURCES),
     Choice("algorithm", "algorithm", ALGORITHMS),
+    Choice("meta", "meta", META_RULES, several=True),
     Choice("model", "model", MODELS),
     Choice("rule", "optimizer", OPTIMIZERS),
     Choice("schedule", "schedule", SCHEDULES),
@@ -172,9 +178,10 @@ def read(values: flags.FlagValues = FLAGS) -> config_lib.Config:
         parts[name] = section(**{field.name: _value(field.name, kinds[field.name], values) for field in fields})
         check_settings(parts[name])
     for choice in CHOICES:
-        parts[choice.part] = _chosen(choice, values)
-        if parts[choice.part] is not None:
-            check_settings(parts[choice.part])
+        chosen = _chosen(choice, values)
+        for entry in chosen:
+            check_settings(entry)
+        parts[choice.part] = chosen if choice.several else next(iter(chosen), None)
     config = config_lib.Config(**parts)
     for name, why in config_lib.unused(config).items():
         if values[name].present:
@@ -229,27 +236,39 @@ def given(allowed: Collection[str], *, why: str) -> list[str]:
     return [FLAGS[name].serialize() for name in present]
 
 
-def _chosen(choice: Choice, values: flags.FlagValues) -> Any:
-    name = values[choice.flag].value
-    key = parse_dataset(name)[0] if choice.part == "source" else name
-    given = {flag for entry in choice.table.values() for flag in _field_names(entry) if values[flag].value is not None}
-    if choice.part == "model" and is_dotted_path(name):
-        used: set[str] = set()
-    elif key not in choice.table:
-        known = list(choice.table)
-        raise UserError(
-            f"--{choice.flag}={name} is not known. Expected one of: {', '.join(known)}.{near_match(key, known)}"
-        )
+def _chosen(choice: Choice, values: flags.FlagValues) -> tuple[Any, ...]:
+    """The settings of what a flag names, in its order; none for a function, or where nothing is named."""
+    value = values[choice.flag].value
+    names = list(dict.fromkeys(value)) if choice.several else [value]
+    if choice.part == "source":
+        entries = [parse_dataset(value)[0]]
+    elif choice.part == "model" and is_dotted_path(value):
+        entries = []
     else:
-        used = _field_names(choice.table[key])
+        entries = names
+    for entry in entries:
+        if entry not in choice.table:
+            known = list(choice.table)
+            raise UserError(
+                f"--{choice.flag}={entry} is not known. Expected one of: {', '.join(known)}.{near_match(entry, known)}"
+            )
+    given = {flag for entry in choice.table.values() for flag in _field_names(entry) if values[flag].value is not None}
+    used = {flag for entry in entries for flag in _field_names(choice.table[entry])}
     unused = sorted(given - used)
+    if unused and not names:
+        owners = [name for name, entry in choice.table.items() if unused[0] in _field_names(entry)]
+        raise UserError(f"--{unused[0]} has no effect without --{choice.flag}={' or '.join(owners)}.")
     if unused:
         listed = ", ".join(f"--{flag}" for flag in sorted(used)) or "none of its own"
-        raise UserError(f"--{unused[0]} is not a setting of --{choice.flag}={name}. It uses: {listed}.")
-    if key not in choice.table:
-        return None
-    kinds = typing.get_type_hints(choice.table[key])
-    return choice.table[key](**{flag: _value(flag, kinds[flag], values) for flag in given})
+        text = config_lib.flag_text(value)
+        raise UserError(f"--{unused[0]} is not a setting of --{choice.flag}={text}. It uses: {listed}.")
+    return tuple(_settings(choice.table[entry], given, values) for entry in entries)
+
+
+def _settings(entry: type, given: set[str], values: flags.FlagValues) -> Any:
+    kinds = typing.get_type_hints(entry)
+    own = given & _field_names(entry)
+    return entry(**{flag: _value(flag, kinds[flag], values) for flag in own})
 
 
 def _field_names(entry: type) -> set[str]:

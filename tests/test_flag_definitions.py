@@ -17,7 +17,14 @@ from metassl_tf.flag_definitions import CHOICES, parse
 from tests.command_line import ending_of
 
 # Values that an automatic choice cannot know.
-ALTERNATIVES: dict[str, Any] = {"distribution": "tpu", "unlabeled_ramp": "linear", "algorithm": "uda"}
+ALTERNATIVES: dict[str, Any] = {
+    "distribution": "tpu",
+    "unlabeled_ramp": "linear",
+    "algorithm": "uda",
+    "unknown_classes": ("cat", "5"),
+}
+# Flags without which those of a section have no effect.
+USERS = {"data": ["--algorithm=given_labels"]}
 NAMES = [choice.flag for choice in CHOICES]
 ENTRIES = [(choice, name) for choice in CHOICES for name in choice.table]
 DATASETS = {"tfds": "tfds:mnist"}
@@ -59,7 +66,8 @@ def test_defaults_are_those_of_the_fields(tmp_path: Path) -> None:
     for part, section in SECTIONS.items():
         assert getattr(config, part) == section()
     for choice in CHOICES:
-        assert getattr(config, choice.part) == choice.table[config.values()[choice.flag]]()
+        expected = () if choice.several else choice.table[config.values()[choice.flag]]()
+        assert getattr(config, choice.part) == expected
     assert reparsed(config, tmp_path) == config
 
 
@@ -69,11 +77,16 @@ def test_every_flag_reaches_its_setting(part: str, tmp_path: Path) -> None:
     fields = [field for field in dataclasses.fields(SECTIONS[part]) if field.name not in NAMES]
     values = {field.name: alternative(field, kinds[field.name]) for field in fields}
     assert all(values[field.name] != field.default for field in fields)
-    config = parse([written(name, value) for name, value in values.items()])
+    config = parse([*USERS.get(part, []), *(written(name, value) for name, value in values.items())])
     for name, value in values.items():
         assert getattr(getattr(config, part), name) == value
         assert type(getattr(getattr(config, part), name)) is type(value)
     assert reparsed(config, tmp_path) == config
+
+
+def as_chosen(choice: flag_definitions.Choice, config: Config) -> Any:
+    part = getattr(config, choice.part)
+    return part[0] if choice.several else part
 
 
 @pytest.mark.parametrize(("choice", "name"), ENTRIES, ids=[f"{choice.flag}={name}" for choice, name in ENTRIES])
@@ -81,10 +94,12 @@ def test_every_flag_of_a_choice_reaches_its_setting(choice: flag_definitions.Cho
     entry = choice.table[name]
     kinds = typing.get_type_hints(entry)
     chosen = f"--{choice.flag}={DATASETS.get(name, name)}"
-    assert getattr(parse([chosen]), choice.part) == entry()
+    assert as_chosen(choice, parse([chosen])) == entry()
     values = {field.name: alternative(field, kinds[field.name]) for field in dataclasses.fields(entry)}
+    if choice.several:
+        values = {name: value for name, value in values.items() if name not in entry(**values).unused()}
     config = parse([chosen, *(written(name, value) for name, value in values.items())])
-    assert getattr(config, choice.part) == entry(**values)
+    assert as_chosen(choice, config) == entry(**values)
     assert reparsed(config, tmp_path) == config
 
 
@@ -124,7 +139,7 @@ def test_help_names_choices_defaults_and_owners() -> None:
     for name in values:
         assert values[name].help.endswith("."), name
         assert len(values[name].help) > 10
-    assert "One of: supervised, pseudo_label, uda, fixmatch." in values["algorithm"].help
+    assert "One of: supervised, pseudo_label, uda, fixmatch, given_labels." in values["algorithm"].help
     assert "One of: accuracy, balanced_accuracy, loss." in values["best_metric"].help
     assert re.search(r"Used by --algorithm: .*uda 0.8, fixmatch 0.95\.", values["threshold"].help)
     assert values["steps"].default == 1000
@@ -138,6 +153,8 @@ def test_help_names_choices_defaults_and_owners() -> None:
         ["--algorithm=pseudo_label"],
         ["--algorithm=fixmatch"],
         ["--algorithm=fixmatch", "--unlabeled_ramp=linear", "--unlabeled_ramp_steps=7"],
+        ["--algorithm=fixmatch", "--pollute_unlabeled=0.3"],
+        ["--algorithm=given_labels"],
     ],
 )
 def test_settings_without_an_effect_are_in_no_flagfile_and_refused(given: list[str]) -> None:

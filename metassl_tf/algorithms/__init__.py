@@ -1,6 +1,7 @@
 """The table of algorithms: one paper, one file, one line here."""
 
 from metassl_tf.algorithms.fixmatch import FixMatch
+from metassl_tf.algorithms.given_labels import GivenLabels
 from metassl_tf.algorithms.pseudo_label import PseudoLabel
 from metassl_tf.algorithms.supervised import Supervised
 from metassl_tf.algorithms.uda import Uda
@@ -10,4 +11,5 @@ ALGORITHMS = {
     "pseudo_label": PseudoLabel,
     "uda": Uda,
     "fixmatch": FixMatch,
+    "given_labels": GivenLabels,
 }

@@ -19,6 +19,9 @@ Inputs: TypeAlias = tf.Tensor | dict[str, tf.Tensor]
 View = Literal["weak", "strong"]
 Parameters = Literal["raw", "ema"]
 
+# The column of labels that came with the examples and that nobody checked: class indices, -1 where there is none.
+GIVEN_LABEL = "given_label"
+
 
 class Examples(NamedTuple):
     """One side of a batch.
@@ -28,11 +31,14 @@ class Examples(NamedTuple):
       label: int64 [batch]. For unlabeled examples it is the truth kept for measuring, -1 where unknown; an
         algorithm may report with it and must not train on it.
       index: int64 [batch], position in the split's labeled or unlabeled list.
+      columns: further values of the same examples, int64 or float [batch, ...]: of unlabeled examples those named by
+        `Needs.unlabeled_columns`, of labeled ones none.
     """
 
     views: dict[str, Inputs]
     label: tf.Tensor
     index: tf.Tensor
+    columns: dict[str, tf.Tensor] = {}  # noqa: RUF012 (never changed)
 
 
 class Batch(NamedTuple):
@@ -63,26 +69,36 @@ class Needs:
     Attributes:
       labeled_views: name of each labeled view and how it is made ("weak": flip and shift; "strong": RandAugment).
       unlabeled_views: the same for unlabeled examples; empty for an algorithm that uses none.
+      unlabeled_columns: names of the values beside views and index that unlabeled examples must have.
       draws: random numbers per labeled example, by name.
     """
 
     labeled_views: Mapping[str, View]
     unlabeled_views: Mapping[str, View] = dataclasses.field(default_factory=dict)
+    unlabeled_columns: tuple[str, ...] = ()
     draws: Mapping[str, Beta] = dataclasses.field(default_factory=dict)
 
 
 class Term(NamedTuple):
-    """One term of the loss before it is reduced to `coefficient * sum(values) / sum(counts)` over the global batch.
+    """One term of the loss before it is reduced to `coefficient * sum(mask * values) / sum(counts)`, globally.
 
     Attributes:
-      values: [batch], the loss of each example; 0 where a mask removed it.
+      values: [batch], the loss of each example.
       coefficient: the term's own factor; the scalar unlabeled weight comes on top, elsewhere.
       counts: [batch], how much each value adds to the divisor; None counts every one as 1, masked or not.
+      mask: [batch], 0 for the values that do not count now, such as those of unconfident examples; None keeps all.
+        It is apart from the values so that a learned weight can see what is masked.
     """
 
     values: tf.Tensor
     coefficient: float = 1.0
     counts: tf.Tensor | None = None
+    mask: tf.Tensor | None = None
+
+    @property
+    def counted_values(self) -> tf.Tensor:
+        """The values with the masked ones at 0, [batch]."""
+        return self.values if self.mask is None else self.mask * self.values
 
 
 class Average(NamedTuple):

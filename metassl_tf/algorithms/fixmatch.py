@@ -54,10 +54,10 @@ class FixMatch:
         pseudo_label = tf.argmax(probability, axis=-1)  # [U]
         mask = tf.cast(tf.reduce_max(probability, axis=-1) >= self.threshold, dtype)  # [U]
         target = tf.one_hot(pseudo_label, num_classes, dtype=dtype)
-        unsupervised = mask * losses.cross_entropy(target, logits["strong"])  # Eq. (4), [U]
+        unsupervised = losses.cross_entropy(target, logits["strong"])  # Eq. (4), [U]
 
         return Losses(
             labeled={"cross_entropy": Term(supervised)},
-            unlabeled={"consistency": Term(unsupervised)},
+            unlabeled={"consistency": Term(unsupervised, mask=mask)},
             metrics=pseudo_label_metrics(pseudo_label, mask, batch.unlabeled.label),
         )

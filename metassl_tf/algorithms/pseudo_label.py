@@ -46,10 +46,10 @@ class PseudoLabel:
         # Strictly above, as in the released code.
         mask = tf.cast(tf.reduce_max(probability, axis=-1) > self.threshold, dtype)  # [U]
         target = tf.one_hot(pseudo_label, num_classes, dtype=dtype)
-        unsupervised = mask * losses.cross_entropy(target, logits["unlabeled"])  # [U]
+        unsupervised = losses.cross_entropy(target, logits["unlabeled"])  # [U]
 
         return Losses(
             labeled={"cross_entropy": Term(supervised)},
-            unlabeled={"pseudo_label": Term(unsupervised)},
+            unlabeled={"pseudo_label": Term(unsupervised, mask=mask)},
             metrics=pseudo_label_metrics(pseudo_label, mask, batch.unlabeled.label),
         )

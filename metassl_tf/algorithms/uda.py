@@ -62,12 +62,11 @@ class Uda:
         target = tf.stop_gradient(losses.sharpen(logits["weak"], self.temperature))  # [U, K]
         confident = raw if self.confidence == "raw" else target
         mask = tf.cast(tf.reduce_max(confident, axis=-1) > self.threshold, raw.dtype)  # [U]
-        unsupervised = mask * losses.kl_divergence(target, logits["strong"])  # Eq. (1), second term, [U]
+        unsupervised = losses.kl_divergence(target, logits["strong"])  # Eq. (1), second term, [U]
 
         metrics |= pseudo_label_metrics(tf.argmax(raw, axis=-1), mask, batch.unlabeled.label)
-        return Losses(
-            labeled={"cross_entropy": labeled}, unlabeled={"consistency": Term(unsupervised)}, metrics=metrics
-        )
+        unlabeled = Term(unsupervised, mask=mask)
+        return Losses(labeled={"cross_entropy": labeled}, unlabeled={"consistency": unlabeled}, metrics=metrics)
 
     def _labeled_term(self, logits: tf.Tensor, label: tf.Tensor, context: Context) -> tuple[Term, dict[str, Average]]:
         target = tf.one_hot(label, logits.shape[-1], dtype=logits.dtype)

@@ -5,16 +5,18 @@ to them. Nothing here is shuffled after it is loaded.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from metassl_tf.algorithms.base import GIVEN_LABEL
 from metassl_tf.data.images import ImageShape, resize_images
 from metassl_tf.errors import UserError
 
 Modality = Literal["image", "points"]
+Column = npt.NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,17 +28,23 @@ class Examples:
       labels: int64 [N] class indices, -1 where unknown.
       shape: shape of one decoded example, (H, W, C) or (D,).
       names: str [N] file names for reports, or None where examples have none.
+      columns: further values of every example by name, int64 or floating point [N, ...].
     """
 
     inputs: npt.NDArray[Any]
     labels: npt.NDArray[np.int64]
     shape: tuple[int, ...]
     names: npt.NDArray[np.str_] | None = None
+    columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         lengths = {len(self.inputs), len(self.labels), len(self.inputs if self.names is None else self.names)}
+        lengths |= {len(column) for column in self.columns.values()}
         if len(lengths) > 1:
-            raise ValueError(f"Inputs, labels and names differ in length: {sorted(lengths)}.")
+            raise ValueError(f"Inputs, labels, names and columns differ in length: {sorted(lengths)}.")
+        for name, column in self.columns.items():
+            if column.dtype != np.int64 and column.dtype.kind != "f":
+                raise ValueError(f"The column {name} is of type {column.dtype}. Expected int64 or floating point.")
         if not self.streamed and self.inputs.shape[1:] != self.shape:
             raise ValueError(f"Inputs of shape {self.inputs.shape[1:]} were declared as {self.shape}.")
 
@@ -53,12 +61,19 @@ class Examples:
         if not isinstance(indices, slice) and np.array_equal(indices, np.arange(len(self))):
             return self
         names = None if self.names is None else self.names[indices]
-        return dataclasses.replace(self, inputs=self.inputs[indices], labels=self.labels[indices], names=names)
+        columns = {name: column[indices] for name, column in self.columns.items()}
+        return Examples(self.inputs[indices], self.labels[indices], self.shape, names, columns)
 
     def relabeled(self, mapping: npt.NDArray[np.int64]) -> "Examples":
-        """The same examples with every known label replaced by mapping[label], int64 [old classes]."""
-        # Unknown labels, -1, pick the appended last entry.
-        return dataclasses.replace(self, labels=np.append(mapping, -1)[self.labels])
+        """The same examples, each known label and given label replaced by mapping[label], int64 [old classes]."""
+        mapping = np.append(mapping, -1)  # what unknown labels, -1, pick
+        relabeled = dataclasses.replace(self, labels=mapping[self.labels])
+        given = self.columns.get(GIVEN_LABEL)
+        return relabeled if given is None else relabeled.with_columns({GIVEN_LABEL: mapping[given]})
+
+    def with_columns(self, columns: Mapping[str, Column]) -> "Examples":
+        """The same examples with some columns added, or put in place of those of the same name."""
+        return dataclasses.replace(self, columns={**self.columns, **columns})
 
 
 def empty_like(examples: Examples) -> Examples:
@@ -73,7 +88,8 @@ def concatenate(parts: Sequence[Examples]) -> Examples:
       parts: at least one list; all in memory or all streamed, all of one shape.
 
     Returns:
-      One list. Names are kept where any part has them, and empty where a part has none.
+      One list. Names are kept where any part has them, and empty where a part has none. So are columns, with -1 for
+      the unknown integers and NaN for the unknown floating-point numbers of a part without them.
 
     Raises:
       UserError: some are in memory and others are streamed.
@@ -92,7 +108,19 @@ def concatenate(parts: Sequence[Examples]) -> Examples:
         names = np.concatenate([np.full(len(part), "") if part.names is None else part.names for part in parts])
     inputs = np.concatenate([part.inputs for part in parts])
     labels = np.concatenate([part.labels for part in parts])
-    return Examples(inputs, labels, parts[0].shape, names)
+    return Examples(inputs, labels, parts[0].shape, names, _joined_columns(parts))
+
+
+def _joined_columns(parts: Sequence[Examples]) -> dict[str, Column]:
+    present = {name: column for part in parts for name, column in part.columns.items()}
+    return {name: np.concatenate([_column(part, name, like) for part in parts]) for name, like in present.items()}
+
+
+def _column(part: Examples, name: str, like: Column) -> Column:
+    """A part's column, or else one that is like another part's and says of every example that nothing is known."""
+    if name in part.columns:
+        return part.columns[name]
+    return np.full((len(part), *like.shape[1:]), -1 if like.dtype.kind == "i" else np.nan, like.dtype)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,7 +2,7 @@
 
     DIR/labeled/<class>/*     images whose class is known (folders below a class belong to it)
     DIR/unlabeled/**          any images; below unlabeled/<class>/ the class is known for measuring only
-    DIR/weak/<class>/*        images whose class nobody checked: taken as unlabeled, their class as unknown
+    DIR/weak/<class>/*        images whose class nobody checked: unlabeled ones with that as their given label
     DIR/validation/<class>/*  optional: an explicit validation set, instead of one taken from labeled/
     DIR/test/<class>/*        optional: without it no test accuracy is measured; nothing is taken from the labels
 
@@ -19,6 +19,7 @@ import numpy as np
 from metassl_tf.data.examples import Dataset, Examples, LoadRequest, require_images
 from metassl_tf.data.image_files import FileLoader, files_shape, list_images
 from metassl_tf.data.images import EXTENSIONS, ImageShape
+from metassl_tf.data.unreliable import with_given_labels
 from metassl_tf.errors import UserError, near_match
 from metassl_tf.settings import setting
 
@@ -65,6 +66,7 @@ class ImageFolder:
         parts["unlabeled"] = _unlabeled_files(root, class_names)
         shape = request.image_shape(files_shape(parts["labeled"].paths, _LARGEST_DEFAULT_SIDE))
         loaded = self._load_parts(root, parts, shape, request)
+        pool = _with_weak_labels(root, loaded["unlabeled"], class_names)
         _check_classes(root, loaded["labeled"], class_names)
         if not len(loaded["test"]):
             _logger.warning(
@@ -77,7 +79,7 @@ class ImageFolder:
             train=loaded["labeled"],
             test=loaded["test"],
             class_names=class_names,
-            unlabeled=loaded["unlabeled"] if len(loaded["unlabeled"]) else None,
+            unlabeled=pool if len(pool) else None,
             validation=loaded["validation"] if len(loaded["validation"]) else None,
         )
 
@@ -89,14 +91,15 @@ class ImageFolder:
           shape: the wanted (H, W, C); grey and colour are converted to it.
 
         Returns:
-          The images with the classes of DIR/labeled/, if there are any.
+          The images with the classes of DIR/labeled/, else of DIR/weak/, if there are any.
 
         Raises:
           UserError: no such folder, no readable images, or unreadable ones with `strict_data`.
         """
         image_shape = require_images(shape)
         root = _existing_folder(request.argument, "--unlabeled_dataset=image_folder:DIR")
-        class_names = tuple(_entries(os.path.join(root, "labeled"), folders=True))
+        folders = [_entries(os.path.join(root, part), folders=True) for part in ("labeled", "weak")]
+        class_names = tuple(folders[0] or folders[1])
         files = _unlabeled_files(root, class_names)
         if not files.paths:
             files = _class_files(root, "labeled", class_names)
@@ -109,7 +112,7 @@ class ImageFolder:
             raise UserError(
                 f"{root} holds no readable images. Expected some below --unlabeled_dataset=image_folder:DIR."
             )
-        return pool, class_names
+        return _with_weak_labels(root, pool, class_names), class_names
 
     def _load_parts(
         self, root: str, parts: dict[str, _Files], shape: ImageShape, request: LoadRequest
@@ -199,6 +202,27 @@ def _unlabeled_files(root: str, class_names: Sequence[str]) -> _Files:
             files.paths.append(path)
             files.labels.append(class_names.index(parent) if known else -1)
     return files
+
+
+def _with_weak_labels(root: str, pool: Examples, class_names: Sequence[str]) -> Examples:
+    """The same images, with the class folders of DIR/weak/ as given labels where there are such."""
+    if pool.names is None or not len(pool):
+        return pool
+    folders = [name.split(os.sep)[:2] for name in pool.names.tolist()]
+    weak = [folder[1] for folder in folders if folder[0] == "weak"]
+    others = [name for name in weak if name not in class_names]
+    if others:
+        _logger.warning(
+            "%d images in %s have no given label, such as those of %r, which is no class of labeled/.%s",
+            len(others),
+            os.path.join(root, "weak"),
+            others[0],
+            near_match(others[0], list(class_names)),
+        )
+    if len(others) == len(weak):
+        return pool
+    known = {("weak", name): label for label, name in enumerate(class_names)}
+    return with_given_labels(pool, np.array([known.get(tuple(folder), -1) for folder in folders]))
 
 
 def _check_classes(root: str, labeled: Examples, class_names: Sequence[str]) -> None:

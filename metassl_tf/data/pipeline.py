@@ -5,7 +5,7 @@ then hands each replica its part, so that one device and several see the same ex
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -49,7 +49,8 @@ class Pipeline:
           A dataset of `Batch`, distributed where the strategy has several replicas.
 
         Raises:
-          UserError: a batch size that the replicas cannot share evenly.
+          UserError: a batch size that the replicas cannot share evenly, or a column that the algorithm needs and the
+            unlabeled examples lack.
         """
         replicas = strategy.num_replicas_in_sync
         for flag, size in (
@@ -70,24 +71,36 @@ class Pipeline:
         )
 
     def batch_function(self) -> Callable[[tf.Tensor], Batch]:
-        """Returns the function from a step, int64 scalar, to its global batch; every tensor has a static shape."""
-        labeled = self._side("labeled", self.labeled, self.needs.labeled_views, self.batch_size)
-        unlabeled_size = self.unlabeled_batch_size if self.needs.unlabeled_views else 0
-        unlabeled = self._side("unlabeled", self.unlabeled, self.needs.unlabeled_views, unlabeled_size)
+        """Returns the function from a step, int64 scalar, to its global batch; every tensor has a static shape.
+
+        Raises:
+          UserError: the algorithm needs a column that the unlabeled examples lack.
+        """
+        self._check_columns()
+        needs = self.needs
+        unlabeled_size = self.unlabeled_batch_size if needs.unlabeled_views else 0
+        labeled = self._side("labeled", self.labeled, needs.labeled_views, (), self.batch_size)
+        unlabeled = self._side(
+            "unlabeled", self.unlabeled, needs.unlabeled_views, needs.unlabeled_columns, unlabeled_size
+        )
 
         def batch(step: tf.Tensor) -> Batch:
             draws = {
                 name: _draw(draw, self.batch_size, order.at_step(order.named_seed(self.seed, f"draw {name}"), step))
-                for name, draw in self.needs.draws.items()
+                for name, draw in needs.draws.items()
             }
             return Batch(labeled(step), unlabeled(step), draws)
 
         return batch
 
-    def _side(self, name: str, pool: Pool, wanted: Mapping[str, str], size: int) -> Callable[[tf.Tensor], Examples]:
+    def _side(
+        self, name: str, pool: Pool, wanted: Mapping[str, str], column_names: Sequence[str], size: int
+    ) -> Callable[[tf.Tensor], Examples]:
         if not size:
             return lambda _: Examples({}, tf.zeros([0], tf.int64), tf.zeros([0], tf.int64))
         read, labels = reader(pool), tf.constant(pool.labels)
+        with tf.device("/CPU:0"):  # where batches are made
+            columns = {column: tf.constant(pool.columns[column]) for column in column_names}
 
         def side(step: tf.Tensor) -> Examples:
             def seed_of(view: str) -> tf.Tensor:
@@ -95,9 +108,23 @@ class Pipeline:
 
             seed = order.named_seed(self.seed, f"order {name}")
             index = order.batch_indices(seed, step, batch_size=size, size=len(pool))
-            return Examples(self.views.make(wanted, read(index), seed_of), tf.gather(labels, index), index)
+            return Examples(
+                views=self.views.make(wanted, read(index), seed_of),
+                label=tf.gather(labels, index),
+                index=index,
+                columns={column: tf.gather(values, index) for column, values in columns.items()},
+            )
 
         return side
+
+    def _check_columns(self) -> None:
+        missing = [name for name in self.needs.unlabeled_columns if name not in self.unlabeled.columns]
+        if missing:
+            raise UserError(
+                f"The algorithm needs the column {missing[0]!r} of the unlabeled examples, which have "
+                f"{', '.join(sorted(self.unlabeled.columns)) or 'none'}. Expected data that bring it: choose another "
+                "--dataset or --algorithm."
+            )
 
 
 # Nothing here needs autograph, and what it converts loses the type of its errors.
@@ -151,3 +178,35 @@ def evaluation_batches(
     if replicas == 1:
         return dataset.prefetch(2)
     return strategy.distribute_datasets_from_function(lambda _: dataset.prefetch(2))
+
+
+def validation_batches(
+    pool: Pool, views: Views, *, batch_size: int, first: int, every: int, seed: int, strategy: tf.distribute.Strategy
+) -> tf.data.Dataset:
+    """Batches of validation examples for the steps that learn from them: in random order, not augmented.
+
+    Args:
+      pool: the examples.
+      views: how inputs are normalised.
+      batch_size: examples per batch over all replicas, divisible by their number.
+      first: the first step that asks for a batch, a multiple of `every`.
+      every: steps between two batches.
+      seed: of the run.
+      strategy: whose replicas each get their part of every batch.
+
+    Returns:
+      An endless dataset of `Examples` with the view "plain".
+    """
+    replicas = strategy.num_replicas_in_sync
+    read, labels = reader(pool), tf.constant(pool.labels)
+    own_seed = order.named_seed(seed, "order meta validation")
+
+    def batch(number: tf.Tensor) -> Examples:
+        index = order.batch_indices(own_seed, number, batch_size=batch_size, size=len(pool))
+        return Examples({"plain": views.plain(read(index))}, tf.gather(labels, index), index)
+
+    numbers = tf.data.Dataset.range(first // every, tf.int64.max)
+    dataset = numbers.map(_plain(batch), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    if replicas == 1:
+        return dataset.prefetch(1)
+    return strategy.distribute_datasets_from_function(lambda _: dataset.flat_map(_parts(replicas)).prefetch(1))

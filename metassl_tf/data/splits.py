@@ -1,9 +1,9 @@
 """Splits: who is labeled, who validates, who is unlabeled, who is tested.
 
 The labeled examples are chosen first and depend on (dataset, split seed, count, protocol) alone; validation
-examples come out of the rest, and the unlabeled ones are what remains, with the labeled ones among them by default
-(as in FixMatch, arXiv:2001.07685, and UDA, arXiv:1904.12848). Labeled, validation and test examples are disjoint, and
-so are unlabeled, validation and test examples.
+examples come out of the rest, then those of a second validation set, and the unlabeled ones are what remains, with the
+labeled ones among them by default (as in FixMatch, arXiv:2001.07685, and UDA, arXiv:1904.12848). Labeled, both sets of
+validation and test examples are disjoint, and so are unlabeled, both sets of validation and test examples.
 """
 
 import dataclasses
@@ -13,10 +13,12 @@ import logging
 import os
 import zipfile
 import zlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from metassl_tf.algorithms.base import GIVEN_LABEL
 from metassl_tf.data.examples import Dataset, Examples, concatenate
 from metassl_tf.data.overlap import occurs_in
 from metassl_tf.data.protocols import PROTOCOLS, Choice, Indices, ranks_in_class
@@ -24,7 +26,7 @@ from metassl_tf.errors import UserError, near_match
 
 _logger = logging.getLogger(__name__)
 
-_PARTS = ("labeled", "validation", "unlabeled", "test")
+_PARTS = ("labeled", "validation", "meta_validation", "unlabeled", "test")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,14 +36,17 @@ class Split:
     Attributes:
       labeled: int64 [L], positions in `dataset.train`.
       validation: int64 [V], positions in `dataset.validation` where that exists, else in `dataset.train`.
+      meta_validation: int64 [M], positions of the second validation set in the same list as those of the first.
       unlabeled: int64 [U], ascending. A position below len(dataset.train) is one in `dataset.train`; any other, less
         len(dataset.train), is one in `dataset.unlabeled`. An example's `index` in a batch is its place in this array.
       test: int64 [T], positions in `dataset.test`.
-      parameters: JSON of all that the split was made from: the dataset and its fingerprint, seed, counts, protocol.
+      parameters: JSON of all that the split was made from: the dataset and its fingerprint, seed, counts, protocol, and
+        what else was changed about the examples.
     """
 
     labeled: Indices
     validation: Indices
+    meta_validation: Indices
     unlabeled: Indices
     test: Indices
     parameters: str
@@ -62,6 +67,7 @@ class SplitExamples(NamedTuple):
 
     labeled: Examples
     validation: Examples
+    meta_validation: Examples
     unlabeled: Examples
     test: Examples
 
@@ -74,7 +80,7 @@ def split_examples(dataset: Dataset, split: Split) -> SplitExamples:
       split: the split.
 
     Returns:
-      The four lists.
+      The five lists.
 
     Raises:
       UserError: unlabeled examples would be partly in memory and partly streamed.
@@ -89,6 +95,7 @@ def split_examples(dataset: Dataset, split: Split) -> SplitExamples:
     return SplitExamples(
         labeled=dataset.train.take(split.labeled),
         validation=validation.take(split.validation),
+        meta_validation=validation.take(split.meta_validation),
         unlabeled=unlabeled,
         test=dataset.test.take(split.test),
     )
@@ -99,9 +106,11 @@ def make_split(
     *,
     num_labeled: int = 0,
     num_validation: int = 0,
+    num_meta_validation: int = 0,
     split_seed: int = 0,
     protocol: str = "stratified",
     labeled_in_unlabeled: bool = True,
+    changes: Mapping[str, Any] | None = None,
 ) -> Split:
     """Decides who is labeled, validation, unlabeled and test.
 
@@ -109,10 +118,13 @@ def make_split(
       dataset: the loaded dataset.
       num_labeled: labeled examples in the whole set, not per class; 0 takes all.
       num_validation: validation examples, in the classes' natural proportions. Where the dataset has a validation
-        set of its own they are taken from that, and 0 takes all of it; else 0 takes none.
+        set of its own they are taken from that, and 0 takes all that the second set leaves of it; else 0 takes none.
+      num_meta_validation: examples of the second validation set, taken in the same way from what the first leaves. It
+        changes neither who is labeled nor, where their number is given, who is in the first.
       split_seed: seed of the permutation in whose order examples are labeled and set apart.
       protocol: a key of `PROTOCOLS`.
       labeled_in_unlabeled: whether labeled examples also serve as unlabeled ones.
+      changes: settings that change the examples themselves, by name; they become part of the parameters.
 
     Returns:
       The split. The unlabeled examples are those of the dataset's own pool, if it has one (without copies of
@@ -132,19 +144,25 @@ def make_split(
     order = np.arange(len(labels)) if dataset.ordered else _permutation(len(labels), split_seed)
     choice = PROTOCOLS[protocol](labels, order, num_labeled, dataset.class_names)
     _warn_of_missing_classes(labels[choice.labeled], dataset.class_names)
-    validation, rest = _choose_validation(dataset, order, choice, num_validation, split_seed)
+    free = _validation_candidates(dataset, order, choice, split_seed)
+    validation, meta_validation = _choose_validation(dataset, free, num_validation, num_meta_validation)
+    taken = [choice.labeled, choice.reserved, *([validation, meta_validation] if dataset.validation is None else [])]
+    rest = np.setdiff1d(np.arange(len(labels)), np.concatenate(taken))
     parameters = {
         "dataset": dataset.name,
         "fingerprint": _fingerprint(dataset),
         "num_labeled": num_labeled,
         "num_validation": num_validation,
+        "num_meta_validation": num_meta_validation,
         "split_seed": split_seed,
         "split_protocol": protocol,
         "labeled_in_unlabeled": labeled_in_unlabeled,
+        "changes": dict(changes or {}),
     }
     split = Split(
         labeled=choice.labeled,
         validation=validation,
+        meta_validation=meta_validation,
         unlabeled=rest,
         test=np.arange(len(dataset.test)),
         parameters=json.dumps(parameters, sort_keys=True),
@@ -166,29 +184,32 @@ def _warn_of_missing_classes(labels: Indices, class_names: tuple[str, ...]) -> N
         _logger.warning("%d classes have no labeled example: %s.", len(missing), ", ".join(missing))
 
 
-def _choose_validation(
-    dataset: Dataset, order: Indices, choice: Choice, count: int, split_seed: int
-) -> tuple[Indices, Indices]:
-    """The validation examples, and the training examples that are left over, ascending."""
-    labels = dataset.train.labels
-    labeled, reserved = choice
-    if dataset.validation is None:
-        free = order[np.isin(order, reserved)] if len(reserved) else order[~np.isin(order, labeled)]
-        validation = _proportional(labels, free[labels[free] >= 0], count)
-        taken = np.concatenate([labeled, reserved, validation])
-    else:
-        own = dataset.validation.labels
-        validation = _proportional(own, _permutation(len(own), split_seed), count or len(own))
-        taken = np.concatenate([labeled, reserved])
-    return validation, np.setdiff1d(np.arange(len(labels)), taken)
+def _validation_candidates(dataset: Dataset, order: Indices, choice: Choice, split_seed: int) -> Indices:
+    """Who may validate, in the order in which they are taken; positions as in `Split.validation`."""
+    if dataset.validation is not None:
+        return _permutation(len(dataset.validation), split_seed)
+    free = order[np.isin(order, choice.reserved)] if len(choice.reserved) else order[~np.isin(order, choice.labeled)]
+    return free[dataset.train.labels[free] >= 0]
 
 
-def _proportional(labels: Indices, candidates: Indices, count: int) -> Indices:
+def _choose_validation(dataset: Dataset, candidates: Indices, count: int, meta_count: int) -> tuple[Indices, Indices]:
+    """The validation examples, and those of the second set."""
+    own = dataset.validation
+    labels = dataset.train.labels if own is None else own.labels
+    if own is not None and not count:
+        count = max(len(own) - meta_count, 0)
+    validation = _proportional(labels, candidates, count, "num_validation", earlier="--num_labeled")
+    left = candidates[~np.isin(candidates, validation)]
+    earlier = "--num_labeled or --num_validation"
+    return validation, _proportional(labels, left, meta_count, "num_meta_validation", earlier=earlier)
+
+
+def _proportional(labels: Indices, candidates: Indices, count: int, flag: str, *, earlier: str) -> Indices:
     """The first candidates of each class, as many as the class's share of the candidates (largest remainders)."""
     if count > len(candidates):
         raise UserError(
-            f"--num_validation={count} asks for more validation examples than the {len(candidates)} labeled ones that "
-            "are left. Lower it, or lower --num_labeled so that enough remain (--num_labeled=0 labels all)."
+            f"--{flag}={count} asks for more validation examples than the {len(candidates)} labeled ones that are "
+            f"left. Lower it, or lower {earlier} so that enough remain (--num_labeled=0 labels all)."
         )
     if not count:
         return candidates[:0]
@@ -204,7 +225,8 @@ def _proportional(labels: Indices, candidates: Indices, count: int) -> Indices:
 def _own_pool(dataset: Dataset, pool: Examples, split: Split) -> Indices:
     """Positions of a dataset's own unlabeled pool, without copies of labeled, validation and test examples."""
     validation = dataset.train if dataset.validation is None else dataset.validation
-    known = [dataset.train.take(split.labeled), validation.take(split.validation), dataset.test]
+    validating = np.concatenate([split.validation, split.meta_validation])
+    known = [dataset.train.take(split.labeled), validation.take(validating), dataset.test]
     copies = occurs_in(pool, known)
     if any(len(part) and part.streamed != pool.streamed for part in known):
         _logger.warning(
@@ -226,7 +248,7 @@ def _own_pool(dataset: Dataset, pool: Examples, split: Split) -> Indices:
 
 
 def _fingerprint(dataset: Dataset) -> str:
-    """sha256 of all labels and file names: what tells that a dataset changed under an old split.
+    """sha256 of all labels, given labels and file names: what tells that a dataset changed under an old split.
 
     Pixels are left out, since image decoders differ between machines in the last bit.
     """
@@ -239,11 +261,13 @@ def _fingerprint(dataset: Dataset) -> str:
         digest.update(np.ascontiguousarray(part.labels, "<i8").tobytes())
         if part.names is not None:
             digest.update("\n".join(part.names.tolist()).encode())
+        if GIVEN_LABEL in part.columns:
+            digest.update(np.ascontiguousarray(part.columns[GIVEN_LABEL], "<i8").tobytes())
     return digest.hexdigest()
 
 
 def save_split(path: str, split: Split) -> None:
-    """Writes a split as .npz: the four arrays, `parameters` and `hash`. The file appears whole or not at all.
+    """Writes a split as .npz: the five arrays, `parameters` and `hash`. The file appears whole or not at all.
 
     Args:
       path: where to write; its folder exists.

@@ -17,6 +17,7 @@ from metassl_tf.data.examples import Examples
 from metassl_tf.data.image_files import list_images
 from metassl_tf.data.images import EXTENSIONS, decode_image
 from metassl_tf.data.views import reader
+from metassl_tf.engine.csv_names import file_cell
 from metassl_tf.engine.export import read_keras, read_saved_model
 from metassl_tf.engine.interface import Interface
 from metassl_tf.engine.trained import PARAMETERS, Checkpoint, Parameters, TrainedRun
@@ -25,8 +26,6 @@ from metassl_tf.errors import UserError
 _logger = logging.getLogger(__name__)
 
 _NAMED_AT_MOST = 5
-# What a spreadsheet takes for the beginning of a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -217,9 +216,8 @@ def write_predictions(output: Path, class_names: Sequence[str], rows: Iterable[t
             for name, logits in rows:
                 probabilities = softmax(logits.astype(np.float64))
                 best = int(probabilities.argmax())
-                file_name = f"./{name}" if name.startswith(_FORMULA) else name
                 values = [f"{value:.7g}" for value in probabilities]
-                writer.writerow([file_name, class_names[best], values[best], *values])
+                writer.writerow([file_cell(name), class_names[best], values[best], *values])
                 count += 1
         partial.replace(output)
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from metassl_tf import __version__
 from metassl_tf.engine.history import Row
+from metassl_tf.engine.learned_weights import LearnedWeights
 from metassl_tf.engine.setup import Experiment
 
 _MEDIAN_OF = 20
@@ -23,12 +24,13 @@ def best_row(rows: list[Row], metric: str) -> Row | None:
     return max(rows, key=lambda row: sign * row["validation"]["ema"][metric], default=None)
 
 
-def summarize(rows: list[Row], experiment: Experiment) -> dict[str, Any]:
+def summarize(rows: list[Row], experiment: Experiment, weights: LearnedWeights | None = None) -> dict[str, Any]:
     """Builds the content of `result.json`.
 
     Args:
       rows: the run's evaluations, the last one at the last step.
       experiment: the run.
+      weights: the learned weights, where there are some.
 
     Returns:
       A dict of plain values; `test_accuracy` is that of the averaged weights at the last step, None without a test
@@ -38,6 +40,10 @@ def summarize(rows: list[Row], experiment: Experiment) -> dict[str, Any]:
     test_rows = [row["test"] for row in rows[-_MEDIAN_OF:] if "test" in row]
     config = experiment.config
     best = best_row(rows, config.run.best_metric)
+    learned: dict[str, Any] = {"weights": last["weights"]} if "weights" in last else {}
+    if weights:
+        # Of the weight and, to compare with, of the model's confidence, for telling examples that deserve trust.
+        learned |= {"weight_auroc": weights.auroc, "confidence_auroc": weights.confidence_auroc}
     return {
         "test_accuracy": last["test"]["ema"]["accuracy"] if "test" in last else None,
         "step": last["step"],
@@ -48,6 +54,7 @@ def summarize(rows: list[Row], experiment: Experiment) -> dict[str, Any]:
             for kind in ("raw", "ema")
             if test_rows
         },
+        **learned,
         "train": last["train"],
         "seconds": last["seconds"],
         "examples_per_second": last["examples_per_second"],
@@ -56,7 +63,8 @@ def summarize(rows: list[Row], experiment: Experiment) -> dict[str, Any]:
         "split_hash": experiment.split.hash,
         "num_parameters": experiment.learner.model.count_params(),
         "num_examples": {
-            name: len(getattr(experiment, name)) for name in ("labeled", "unlabeled", "validation", "test")
+            name: len(getattr(experiment, name))
+            for name in ("labeled", "unlabeled", "validation", "meta_validation", "test")
         },
         "classes": list(experiment.dataset.class_names),
         "versions": versions(),

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from metassl_tf.algorithms.base import Batch, Context
 from metassl_tf.config import Config, to_flagfile
+from metassl_tf.data.pipeline import validation_batches
 from metassl_tf.data.splits import load_split, save_split
 from metassl_tf.engine import results, setup
 from metassl_tf.engine.checkpoints import Checkpoints
@@ -15,13 +16,16 @@ from metassl_tf.engine.evaluator import Evaluator
 from metassl_tf.engine.export import export_network
 from metassl_tf.engine.history import History, Row
 from metassl_tf.engine.init_from import initialize
+from metassl_tf.engine.learned_weights import learned_weights, write_weights
 from metassl_tf.engine.loop import Grid, run_loop
 from metassl_tf.engine.report.build import write_report
 from metassl_tf.engine.report.content import collect
 from metassl_tf.engine.setup import Experiment
+from metassl_tf.engine.steps import PlainStep, Step, WeightedStep
 from metassl_tf.engine.summaries import Summaries
 from metassl_tf.engine.trained import averaged_network, interface_of
 from metassl_tf.engine.trainer import Trainer, check_finite_state
+from metassl_tf.engine.weights import meta_validation_batch_size
 from metassl_tf.engine.workdir import Workdir, disk_errors, write_atomically
 from metassl_tf.errors import UserError
 from metassl_tf.learner.schedules import ramp
@@ -53,25 +57,43 @@ def train(config: Config, workdir: Workdir, *, strategy: tf.distribute.Strategy 
 
 def make_trainer(experiment: Experiment) -> Trainer:
     """Builds the trainer of an experiment at step 0."""
-    train_settings = experiment.config.train
+    return Trainer(make_step(experiment), training_data(experiment, 0), total_steps=experiment.config.train.steps)
 
-    def replica_step(batch: Batch, context: Context) -> Sums:
-        growth = ramp(train_settings.unlabeled_ramp, ramp_steps=train_settings.unlabeled_ramp_steps, step=context.step)
-        return training_step(
-            experiment.learner,
-            experiment.config.algorithm,
-            batch,
-            context,
-            unlabeled_weight=train_settings.unlabeled_weight * growth,
+
+def make_step(experiment: Experiment) -> Step:
+    """Builds what one training step does, over all replicas."""
+    settings, strategy, xla = experiment.config.train, experiment.strategy, experiment.config.run.xla
+
+    def unlabeled_weight(step: tf.Tensor) -> tf.Tensor:
+        return settings.unlabeled_weight * ramp(
+            settings.unlabeled_ramp, ramp_steps=settings.unlabeled_ramp_steps, step=step
         )
 
-    return Trainer(
-        replica_step,
-        experiment.pipeline().batches(start_step=0, strategy=experiment.strategy),
+    if experiment.weighting:
+        return WeightedStep(experiment.weighting, unlabeled_weight, strategy=strategy, xla=xla)
+
+    def replica_step(batch: Batch, context: Context) -> Sums:
+        weight = unlabeled_weight(context.step)
+        return training_step(experiment.learner, experiment.config.algorithm, batch, context, unlabeled_weight=weight)
+
+    return PlainStep(replica_step, strategy=strategy, xla=xla)
+
+
+def training_data(experiment: Experiment, start_step: int) -> Any:
+    """What the step reads, from any step on: batches, and with learned weights validation examples beside them."""
+    training = experiment.pipeline().batches(start_step=start_step, strategy=experiment.strategy)
+    if not experiment.weighting:
+        return training
+    validation = validation_batches(
+        experiment.meta_validation,
+        experiment.views,
+        batch_size=meta_validation_batch_size(experiment.config, experiment.meta_validation, experiment.strategy),
+        first=experiment.weighting.first_due(start_step),
+        every=experiment.weighting.every,
+        seed=experiment.config.run.seed,
         strategy=experiment.strategy,
-        total_steps=train_settings.steps,
-        xla=experiment.config.run.xla,
     )
+    return {"training": training, "validation": validation}
 
 
 class Run:
@@ -84,8 +106,9 @@ class Run:
         self._config = experiment.config
         self._trainer = make_trainer(experiment)
         learner = experiment.learner
+        weights = {"weights": experiment.weighting.state_variables} if experiment.weighting else {}
         self._checkpoints = Checkpoints(
-            workdir.checkpoints, {**learner.state_variables, "run": self._trainer.state_variables}
+            workdir.checkpoints, {**learner.state_variables, **weights, "run": self._trainer.state_variables}
         )
         self._best = Checkpoints(workdir.best, learner.state_variables, max_to_keep=1)
         self._evaluators = {
@@ -106,14 +129,14 @@ class Run:
         self._check_split()
         write_atomically(self._workdir.interface, lambda file: file.write(interface_of(self._experiment).to_json()))
         restored = self._checkpoints.restore_newest()
+        if restored and self._experiment.weighting:
+            self._experiment.weighting.table.check_key()
         if restored is None and self._config.train.init_from:
             initialize(self._experiment.learner, self._config.train.init_from)
         self._start_step = int(self._trainer.step.numpy())
         self._history = History(self._workdir.metrics, restored_step=self._start_step)
         self._earlier_seconds = self._history.rows[-1]["seconds"] if self._history.rows else 0.0
-        self._trainer.train_dataset = self._experiment.pipeline().batches(
-            start_step=self._start_step, strategy=self._experiment.strategy
-        )
+        self._trainer.train_dataset = training_data(self._experiment, self._start_step)
         self._summaries = Summaries(self._workdir.tensorboard, self._experiment)
         if self._start_step == 0:
             self._summaries.views(self._experiment.pipeline())
@@ -161,20 +184,29 @@ class Run:
             "train": training_metrics,
             **{name: evaluator.metrics(step) for name, evaluator in self._evaluators.items()},
         }
+        if self._experiment.weighting:
+            row["weights"] = self._experiment.weighting.table.summary()
         self._history.append(row)
         self._summaries.evaluation(step, row)
-        best = results.best_row(self._history.rows, self._config.run.best_metric)
-        if best is row:
+        if results.best_row(self._history.rows, self._config.run.best_metric) is row:
             self._best.save(step)
         return ", ".join(f"{name} {row[name]['ema']['accuracy']:.2%}" for name in self._evaluators)
 
     def finish(self) -> dict[str, Any]:
         """Writes result, report and export of a run that is at its last step."""
-        result = results.summarize(self._history.rows, self._experiment)
+        weights = learned_weights(self._experiment)
+        result = results.summarize(self._history.rows, self._experiment, weights)
+        if weights:
+            write_weights(weights, self._experiment, self._workdir)
         self._summaries.finish(result)
         write_atomically(self._workdir.result, lambda file: file.write(results.to_json(result)))
         content = collect(
-            self._experiment, self._evaluators, workdir=self._workdir, rows=self._history.rows, result=result
+            self._experiment,
+            self._evaluators,
+            workdir=self._workdir,
+            rows=self._history.rows,
+            result=result,
+            weights=weights,
         )
         write_report(content, self._workdir)
         export_network(

@@ -10,6 +10,7 @@ import numpy as np
 from metassl_tf.config import Config
 from metassl_tf.data.examples import Dataset, Examples
 from metassl_tf.data.images import resize_images
+from metassl_tf.data.pollution import separate_unknown_classes
 from metassl_tf.data.sources import load_dataset
 from metassl_tf.engine.interface import Interface
 from metassl_tf.engine.metrics import evaluate_logits
@@ -38,6 +39,8 @@ def load_test_set(config: Config, interface: Interface) -> Examples:
     """
     data = config.data
     dataset = _load(config, interface)
+    if data.unknown_classes:
+        dataset, _ = separate_unknown_classes(dataset, data.unknown_classes)
     test = dataset.test
     if not np.any(test.labels >= 0):
         raise UserError(

@@ -11,13 +11,16 @@ import tensorflow as tf
 from metassl_tf.augment.normalize import Normalization
 from metassl_tf.augment.policies import find_policy
 from metassl_tf.config import Config
-from metassl_tf.data.examples import Dataset, Examples
+from metassl_tf.data.examples import Dataset, Examples, empty_like
 from metassl_tf.data.pipeline import Pipeline
-from metassl_tf.data.sources import load_dataset, load_unlabeled
-from metassl_tf.data.splits import Split, make_split, split_examples
+from metassl_tf.data.splits import Split
 from metassl_tf.data.views import ImageViews, PointViews, Views, reader
+from metassl_tf.engine.load import load_examples
+from metassl_tf.engine.weights import build_weighting
 from metassl_tf.errors import UserError
 from metassl_tf.learner.learner import Learner, Optimization
+from metassl_tf.meta.per_example_weights import PerExampleWeights
+from metassl_tf.meta.weighting import Weighting
 from metassl_tf.models.build import build_model
 
 _STATISTICS_SAMPLE = 10_000
@@ -30,7 +33,7 @@ class Experiment:
 
     Attributes:
       config: its settings.
-      dataset: what the source gave.
+      dataset: what the source gave, as the settings change it.
       split: who is labeled, unlabeled, validation and test.
       labeled: the labeled examples, in the split's order.
       unlabeled: the unlabeled ones, in the split's order, with labels for measuring only.
@@ -39,6 +42,8 @@ class Experiment:
       views: how inputs are made.
       strategy: the devices.
       learner: the model and what changes with it.
+      meta_validation: what weights are learned from; may be empty.
+      weighting: the learned weights, or None.
     """
 
     config: Config
@@ -51,6 +56,8 @@ class Experiment:
     views: Views
     strategy: tf.distribute.Strategy
     learner: Learner
+    meta_validation: Examples
+    weighting: Weighting | None
 
     def pipeline(self) -> Pipeline:
         """The batches of the run."""
@@ -131,48 +138,25 @@ def build(config: Config, *, strategy: tf.distribute.Strategy | None = None) -> 
     """
     seed_everything(config)
     strategy = strategy or choose_strategy(config.run.distribution, config.run.tpu)
-    data = config.data
-    needs_unlabeled = bool(config.algorithm.needs().unlabeled_views)
-    dataset = load_dataset(
-        data.dataset,
-        settings=config.source,
-        data_dir=data.data_dir,
-        image_size=data.image_size,
-        channels=data.channels,
-        download=data.download,
-        strict_data=data.strict_data,
-        split_seed=data.split_seed,
-    )
-    if data.unlabeled_dataset and needs_unlabeled:
-        dataset = load_unlabeled(
-            data.unlabeled_dataset,
-            dataset,
-            data_dir=data.data_dir,
-            download=data.download,
-            strict_data=data.strict_data,
-            split_seed=data.split_seed,
-        )
-    split = make_split(
-        dataset,
-        num_labeled=data.num_labeled,
-        num_validation=data.num_validation,
-        split_seed=data.split_seed,
-        protocol=data.split_protocol,
-        labeled_in_unlabeled=data.labeled_in_unlabeled,
-    )
+    dataset, split, parts = load_examples(config)
     views = make_views(config, dataset)
     _check_batches(config, split, dataset)
     with strategy.scope():
         model = build_model(config.train.model, config.model, dataset.train.shape, dataset.num_classes)
         learner = Learner(model, _optimization(config), seed=config.run.seed)
+    examples = parts._asdict()
+    if config.meta_rule(PerExampleWeights) and not len(parts.meta_validation):
+        # What weights are fitted to cannot say which step was best.
+        examples |= {"meta_validation": parts.validation, "validation": empty_like(parts.validation)}
     return Experiment(
         config=config,
         dataset=dataset,
         split=split,
-        **split_examples(dataset, split)._asdict(),
+        **examples,
         views=views,
         strategy=strategy,
         learner=learner,
+        weighting=build_weighting(config, learner, dataset, split, examples["meta_validation"], strategy),
     )
 
 

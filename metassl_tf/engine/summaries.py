@@ -54,6 +54,10 @@ class Summaries:
                     for metric, value in metrics.items():
                         if isinstance(value, float):
                             tf.summary.scalar(f"{name}/{kind}/{metric}", value)
+            for name, value in row.get("weights", {}).items():
+                tf.summary.scalar(f"weights/{name}", value)
+            if self._experiment.weighting:
+                tf.summary.histogram("weights/weight", self._experiment.weighting.table.columns()["weight"])
             for variable in self._experiment.learner.model.trainable_variables:
                 tf.summary.histogram(variable.path, variable.value)
 

@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import orbit
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Batch, Context
+from metassl_tf.algorithms.base import Context
+from metassl_tf.engine.steps import Step
 from metassl_tf.errors import UserError
-from metassl_tf.learner.step import Sums
-
-ReplicaStep = Callable[[Batch, Context], Sums]
 
 # What to do when a run has left the real numbers.
 MEND = "the checkpoints from before are intact. Lower --learning_rate, set --gradient_clip_norm, or look at the inputs."
@@ -24,34 +23,23 @@ class Trainer(orbit.StandardTrainer):
       names: the metrics, in the order of the sums.
     """
 
-    def __init__(
-        self,
-        replica_step: ReplicaStep,
-        dataset: tf.data.Dataset,
-        *,
-        strategy: tf.distribute.Strategy,
-        total_steps: int,
-        xla: bool = False,
-    ) -> None:
+    def __init__(self, step: Step, dataset: Any, *, total_steps: int) -> None:
         """Traces the step once, without running it.
 
         Args:
-          replica_step: one step on one replica's batch.
-          dataset: batches of the shapes to come; replace it by setting `train_dataset`.
-          strategy: where the step runs.
+          step: one step over all replicas, and what it reads.
+          dataset: what `step` reads, of the shapes to come; replace it by setting `train_dataset`.
           total_steps: length of the run.
-          xla: compile the step with XLA.
         """
         super().__init__(dataset, orbit.StandardTrainerOptions(use_tf_function=True, use_tf_while_loop=True))
-        self._replica_step = tf.function(replica_step, jit_compile=True, autograph=False) if xla else replica_step
-        self._strategy = strategy
+        self._step = step
         self._total_steps = total_steps
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.names: list[str] = []
         # A function that makes variables is traced twice. So this one is traced before, and tells which metrics
         # there are; the loop calls it.
         self._sums_of_step = tf.function(self._trace_step, autograph=False)
-        self._sums_of_step.get_concrete_function(iter(dataset))
+        self._sums_of_step.get_concrete_function(tf.nest.map_structure(iter, dataset))
         self._sums = tf.Variable(tf.zeros([len(self.names), 2]), trainable=False, name="sums")
         never = tf.fill([len(self.names)], tf.constant(-1, tf.int64))
         self._first_bad = tf.Variable(never, trainable=False, name="first_bad")
@@ -62,11 +50,11 @@ class Trainer(orbit.StandardTrainer):
         """What survives a step beside the learner's state."""
         return [self.step, self._sums, self._first_bad]
 
-    def create_train_loop_fn(self) -> Callable[[tf.data.Iterator, tf.Tensor], None]:
+    def create_train_loop_fn(self) -> Callable[[Any, tf.Tensor], None]:
         """The loop over steps, in plain graph code: through autograph, a user's mistake would lose its message."""
 
         @tf.function(autograph=False)
-        def loop(iterator: tf.data.Iterator, num_steps: tf.Tensor) -> None:
+        def loop(iterator: Any, num_steps: tf.Tensor) -> None:
             def body(count: tf.Tensor) -> tuple[tf.Tensor]:
                 self.train_step(iterator)
                 return (count + 1,)
@@ -75,7 +63,7 @@ class Trainer(orbit.StandardTrainer):
 
         return loop
 
-    def train_step(self, iterator: tf.data.Iterator) -> None:
+    def train_step(self, iterator: Any) -> None:
         """Takes one step; called while tracing the loop."""
         sums = self._sums_of_step(iterator)
         bad = tf.reduce_any(~tf.math.is_finite(sums), axis=1)
@@ -83,11 +71,9 @@ class Trainer(orbit.StandardTrainer):
         self._first_bad.assign(tf.where(bad & (self._first_bad < 0), self.step, self._first_bad))
         self.step.assign_add(1)
 
-    def _trace_step(self, iterator: tf.data.Iterator) -> tf.Tensor:
-        """Runs the step on every replica; returns its (sum, count) in the order of `names`, float32 [metrics, 2]."""
-        context = Context(tf.identity(self.step), self._total_steps)
-        results = self._strategy.run(self._replica_step, args=(iterator.get_next(), context))
-        sums: Sums = tf.nest.map_structure(lambda value: self._strategy.experimental_local_results(value)[0], results)
+    def _trace_step(self, iterator: Any) -> tf.Tensor:
+        """Takes the step; returns its (sum, count) in the order of `names`, float32 [metrics, 2]."""
+        sums = self._step.take(iterator, Context(tf.identity(self.step), self._total_steps))
         self.names = list(sums)
         return tf.stack(list(sums.values()))
 
@@ -96,7 +82,9 @@ class Trainer(orbit.StandardTrainer):
 
         Raises:
           UserError: a loss term, the loss or the gradient has become infinite or NaN; says which, and at which step.
+            Or whatever the step itself finds wrong.
         """
+        self._step.check()
         steps = {name: int(step) for name, step in zip(self.names, self._first_bad.numpy(), strict=True) if step >= 0}
         if not steps:
             return

@@ -30,6 +30,7 @@ class Workdir:
         self.best = self.root / "best"
         self.tensorboard = self.root / "tensorboard"
         self.metrics = self.root / "metrics.jsonl"
+        self.weights = self.root / "weights.csv"
         self.result = self.root / "result.json"
         self.report = self.root / "report"
         self.export = self.root / "export"

@@ -1,4 +1,4 @@
-"""The three things a step needs from the replica it runs on. All are no-ops or plain sums on one device."""
+"""The four things a step needs from the replica it runs on. All are no-ops or plain sums on one device."""
 
 from collections.abc import Sequence
 
@@ -24,6 +24,14 @@ def all_reduce_sum(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     if context.num_replicas_in_sync == 1 or not tensors:
         return list(tensors)
     return list(context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors)))
+
+
+def gather_all(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Puts each tensor's parts on all replicas behind each other, in their order."""
+    context = replica_context()
+    if context.num_replicas_in_sync == 1:
+        return list(tensors)
+    return [context.all_gather(tensor, axis=0) for tensor in tensors]
 
 
 def assign_everywhere(variables: Sequence[keras.Variable], values: Sequence[tf.Tensor]) -> None:

@@ -6,7 +6,7 @@ the rule, then move the average. Clipping or decaying before the all-reduce woul
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -14,6 +14,7 @@ import tensorflow as tf
 from metassl_tf.algorithms.base import Inputs, Parameters
 from metassl_tf.learner import distribution, schedules, variables
 from metassl_tf.learner.update_rules import UpdateRule
+from metassl_tf.models.head import find_head
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class Learner:
     Attributes:
       model: maps inputs to logits.
       optimization: how it is updated.
+      head: the model's last layer; None where it does not end in a Dense layer that can be told apart.
       slots: optimizer state, `rule.num_slots` variables for each trainable variable.
       ema: moving averages of the trainable variables and of the moving statistics, in that order.
     """
@@ -55,6 +57,7 @@ class Learner:
         """
         self.model = model
         self.optimization = optimization
+        self.head = find_head(model)
         self._seed = seed
         self._trainable: list[keras.Variable] = list(model.trainable_variables)
         self._statistics = variables.statistics(model)
@@ -76,6 +79,16 @@ class Learner:
     def trainable_variables(self) -> list[tf.Variable]:
         """What gradients are taken with respect to."""
         return [variable.value for variable in self._trainable]
+
+    @property
+    def parameters(self) -> list[keras.Variable]:
+        """The trainable variables as Keras' own, for evaluating the model at other values of them."""
+        return self._trainable
+
+    def decay_of(self, parameter: keras.Variable) -> float:
+        """What the L2 term adds to the diagonal of the loss' Hessian at one of the parameters."""
+        decayed = {id(own): covered for own, covered in zip(self._trainable, self._decayed, strict=True)}
+        return self.optimization.l2_weight_decay if decayed[id(parameter)] else 0.0
 
     @property
     def state_variables(self) -> dict[str, list[tf.Variable]]:
@@ -101,9 +114,24 @@ class Learner:
         with keras.StatelessScope(state_mapping=self._mapping(parameters)):
             return self.model(inputs, training=False)
 
-    def begin(self, step: tf.Tensor) -> "Pass":
-        """Starts the forward passes of one training step."""
-        return Pass(self, step)
+    def begin(
+        self,
+        step: tf.Tensor,
+        *,
+        at: Sequence[tuple[keras.Variable, tf.Tensor]] = (),
+        training: bool = True,
+    ) -> "Pass":
+        """Starts the forward passes of one training step.
+
+        Args:
+          step: the step; with the run's seed it gives every dropout mask, the same each time it is begun.
+          at: values to take for some of the parameters instead of the present ones; differentiated through.
+          training: whether batch normalisation and dropout do what they do in training.
+
+        Returns:
+          The `Forward` of this step.
+        """
+        return Pass(self, step, at=at, training=training)
 
     def _mapping(self, parameters: str) -> list[tuple[keras.Variable, tf.Tensor]]:
         if parameters == "raw":
@@ -194,19 +222,38 @@ class Learner:
         return averages
 
 
+class Call(NamedTuple):
+    """What one forward pass of a step left behind.
+
+    Attributes:
+      parameters: the weights it was made with.
+      features: the head's input, [joint batch, features]; None where the model has no head.
+      logits: name -> [batch, classes].
+    """
+
+    parameters: Parameters
+    features: tf.Tensor | None
+    logits: dict[str, tf.Tensor]
+
+
 class Pass:
     """The forward passes of one step of one learner: the `Forward` that an algorithm is given.
 
     Attributes:
       new_statistics: moving statistics after the step, in the model's order.
+      calls: the passes made so far.
     """
 
-    def __init__(self, learner: Learner, step: tf.Tensor) -> None:
-        """Starts at the learner's present state."""
+    def __init__(
+        self, learner: Learner, step: tf.Tensor, *, at: Sequence[tuple[keras.Variable, tf.Tensor]], training: bool
+    ) -> None:
+        """Starts at the learner's present state; see `Learner.begin`."""
         self._learner = learner
         self._step = step
-        self._passes = 0
+        self._at = at
+        self._training = training
         self._updated = False
+        self.calls: list[Call] = []
         self.new_statistics: list[tf.Tensor] = [
             tf.convert_to_tensor(variable.value) for variable in variables.statistics(learner.model)
         ]
@@ -229,16 +276,23 @@ class Pass:
                 "Pass update_statistics=False to the others."
             )
         self._updated |= update_statistics
-        mapping: list[tuple[keras.Variable, Any]] = self._learner._mapping(parameters)  # noqa: SLF001
-        mapping += self._learner._seed_mapping(self._step, self._passes)  # noqa: SLF001
-        self._passes += 1
+        learner = self._learner
+        mapping: list[tuple[keras.Variable, Any]] = learner._mapping(parameters)  # noqa: SLF001
+        mapping += learner._seed_mapping(self._step, len(self.calls))  # noqa: SLF001
+        if parameters == "raw":
+            mapping += self._at
         joint = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *inputs.values())
         with keras.StatelessScope(state_mapping=mapping) as scope:
-            logits = tf.cast(self._learner.model(joint, training=True), tf.float32)
+            if learner.head is None:
+                features, logits = None, learner.model(joint, training=self._training)
+            else:
+                features, logits = learner.head.probe(joint, training=self._training)
         if update_statistics:
-            moved = [scope.get_current_value(variable) for variable in variables.statistics(self._learner.model)]
+            moved = [scope.get_current_value(variable) for variable in variables.statistics(learner.model)]
             self.new_statistics = [
                 old if new is None else new for old, new in zip(self.new_statistics, moved, strict=True)
             ]
         sizes = [tf.nest.flatten(part)[0].shape[0] for part in inputs.values()]
-        return dict(zip(inputs, tf.split(logits, sizes), strict=True))
+        parts = dict(zip(inputs, tf.split(tf.cast(logits, tf.float32), sizes), strict=True))
+        self.calls.append(Call(parameters, features, parts))
+        return parts

@@ -1,16 +1,40 @@
 """One training step: from per-example terms to an update. The only place where losses are reduced."""
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from metassl_tf.algorithms.base import Algorithm, Batch, Context, Losses, Term
 from metassl_tf.learner import distribution
-from metassl_tf.learner.learner import Learner
+from metassl_tf.learner.learner import Learner, Pass
 
 Sums = dict[str, tf.Tensor]
 
 
+class Evaluated(NamedTuple):
+    """Losses and gradients of a step at the present weights, before anything moves.
+
+    Attributes:
+      forward: the passes that the algorithm made.
+      losses: what it returned.
+      gradients: of this replica's share of the loss, one per trainable variable.
+      sums: name -> (sum, count) of this replica, float32 [2].
+    """
+
+    forward: Pass
+    losses: Losses
+    gradients: list[tf.Tensor]
+    sums: Sums
+
+
 def training_step(
-    learner: Learner, algorithm: Algorithm, batch: Batch, context: Context, *, unlabeled_weight: tf.Tensor
+    learner: Learner,
+    algorithm: Algorithm,
+    batch: Batch,
+    context: Context,
+    *,
+    unlabeled_weight: tf.Tensor,
+    example_weights: tf.Tensor | None = None,
 ) -> Sums:
     """Runs one step on this replica's part of the global batch. Call it inside `strategy.run`.
 
@@ -20,31 +44,58 @@ def training_step(
       batch: this replica's examples.
       context: where in the run this is.
       unlabeled_weight: float32 scalar, on every unlabeled term.
+      example_weights: float32 [unlabeled batch], on every value of the unlabeled terms; None weighs all by 1.
 
     Returns:
       name -> float32 [2], (sum, count) over the global batch: `loss`, `loss/<term>`, `gradient_norm`
       and the algorithm's metrics.
     """
+    evaluated = evaluate(
+        learner, algorithm, batch, context, unlabeled_weight=unlabeled_weight, example_weights=example_weights
+    )
+    return apply(learner, evaluated, context)
+
+
+def evaluate(
+    learner: Learner,
+    algorithm: Algorithm,
+    batch: Batch,
+    context: Context,
+    *,
+    unlabeled_weight: tf.Tensor,
+    example_weights: tf.Tensor | None = None,
+) -> Evaluated:
+    """The first half of a step: forward, losses, gradients; see `training_step`."""
     with tf.GradientTape() as tape:
         forward = learner.begin(context.step)
         losses = algorithm.losses(forward, batch, context)
-        share, sums = reduce_terms(losses, unlabeled_weight)
+        share, sums = reduce_terms(losses, unlabeled_weight, example_weights)
     gradients = tape.gradient(share, learner.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    norm = learner.update(gradients, forward.new_statistics, step=context.step)
+    return Evaluated(forward, losses, gradients, sums)
+
+
+def apply(learner: Learner, evaluated: Evaluated, context: Context) -> Sums:
+    """The second half of a step: the update, and the metrics of the global batch; see `training_step`."""
+    sums = dict(evaluated.sums)
+    norm = learner.update(evaluated.gradients, evaluated.forward.new_statistics, step=context.step)
     replicas = distribution.replica_context().num_replicas_in_sync
     sums["gradient_norm"] = tf.stack([norm, 1.0]) / replicas  # the same on every replica
-    for name, average in losses.metrics.items():
+    for name, average in evaluated.losses.metrics.items():
         sums[name] = tf.stack([tf.reduce_sum(average.values * average.counts), tf.reduce_sum(average.counts)])
     totals = distribution.all_reduce_sum([tf.stack(list(sums.values()))])[0]
     return dict(zip(sums, tf.unstack(totals, num=len(sums)), strict=True))
 
 
-def reduce_terms(losses: Losses, unlabeled_weight: tf.Tensor) -> tuple[tf.Tensor, Sums]:
+def reduce_terms(
+    losses: Losses, unlabeled_weight: tf.Tensor, example_weights: tf.Tensor | None = None
+) -> tuple[tf.Tensor, Sums]:
     """Reduces every term over the global batch.
 
     Args:
       losses: the algorithm's terms.
       unlabeled_weight: float32 scalar.
+      example_weights: float32 [unlabeled batch], or None. They do not change what a term is divided by: a weight of 0
+        removes an example and leaves the pull of the others as it is.
 
     Returns:
       This replica's share of the loss (the shares of all replicas add up to the loss), and (sum, count) of the
@@ -54,14 +105,41 @@ def reduce_terms(losses: Losses, unlabeled_weight: tf.Tensor) -> tuple[tf.Tensor
     share = tf.zeros([])
     sums: Sums = {}
     one = tf.ones([])
-    for factor, terms in ((one, losses.labeled), (unlabeled_weight, losses.unlabeled)):
+    for factor, terms, weights in (
+        (one, losses.labeled, None),
+        (unlabeled_weight, losses.unlabeled, example_weights),
+    ):
         for name, term in terms.items():
-            total = tf.reduce_sum(term.values)
+            values = term.counted_values
+            total = tf.reduce_sum(values if weights is None else weights * values)
             divisor = _global_count(term, replicas)
             share += factor * term.coefficient * total / divisor
             # Counts are of the global batch already: one replica's share of them keeps the ratio.
             sums[f"loss/{name}"] = tf.stack([total, divisor / replicas])
     return share, {"loss": tf.stack([share, one / replicas]), **sums}
+
+
+def contributions(losses: Losses, unlabeled_weight: tf.Tensor, *, masked: bool = True) -> tf.Tensor:
+    """What each unlabeled example adds to the loss at a weight of 1: the l_U of Eq. 1, divided as it is minimised.
+
+    Args:
+      losses: the algorithm's terms, each with one value per unlabeled example.
+      unlabeled_weight: float32 scalar.
+      masked: leave out what a term's mask removes; else it counts as if it were there.
+
+    Returns:
+      float32 [unlabeled batch] of this replica; weighted and summed over all replicas, the unlabeled part of the loss.
+    """
+    replicas = distribution.replica_context().num_replicas_in_sync
+    return tf.add_n(
+        [
+            unlabeled_weight
+            * term.coefficient
+            * (term.counted_values if masked else term.values)
+            / _global_count(term, replicas)
+            for term in losses.unlabeled.values()
+        ]
+    )
 
 
 def _global_count(term: Term, replicas: int) -> tf.Tensor:

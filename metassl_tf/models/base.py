@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import keras
 
 from metassl_tf.errors import UserError
+from metassl_tf.models.batch_norm import fuse
 
 
 class ModelSettings(Protocol):
@@ -40,7 +41,7 @@ def batch_normalization(momentum: float, epsilon: float, name: str) -> keras.lay
 
     Replicas that each normalised by their own part of the batch would compute another function than one device does.
     """
-    return keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon, synchronized=True, name=name)
+    return fuse(keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon, synchronized=True, name=name))
 
 
 def classifier(

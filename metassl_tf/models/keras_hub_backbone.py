@@ -13,6 +13,7 @@ import numpy as np
 
 from metassl_tf.errors import UserError
 from metassl_tf.models.base import classifier, inputs_of
+from metassl_tf.models.batch_norm import fuse
 
 
 def pretrained_backbone(model: str, backbone: Any, folder: str, num_parameters: int, **overrides: Any) -> keras.Model:
@@ -76,7 +77,7 @@ def classifier_on(
     def copy_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
         if isinstance(layer, keras.layers.BatchNormalization):
-            config |= {"synchronized": True, "momentum": batch_norm_momentum}
+            return fuse(type(layer).from_config(config | {"synchronized": True, "momentum": batch_norm_momentum}))
         return type(layer).from_config(config)
 
     inputs = inputs_of(input_shape)

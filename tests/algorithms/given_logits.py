@@ -21,6 +21,7 @@ def losses_at(
     *,
     labels: Sequence[int],
     truth: Sequence[int] = (),
+    columns: Mapping[str, Sequence[int]] | None = None,
     context: Context | None = None,
 ) -> Losses:
     """Calls `algorithm.losses` with a forward pass that returns the logits of each name, whatever the inputs are."""
@@ -30,7 +31,9 @@ def losses_at(
         return Examples(inputs, tf.constant(label, tf.int64), tf.range(len(label), dtype=tf.int64))
 
     needs = algorithm.needs()
-    batch = Batch(side(needs.labeled_views, labels), side(needs.unlabeled_views, truth), {})
+    given = {name: tf.constant(values, tf.int64) for name, values in (columns or {}).items()}
+    unlabeled = side(needs.unlabeled_views, truth)._replace(columns=given)
+    batch = Batch(side(needs.labeled_views, labels), unlabeled, {})
 
     def forward(inputs: Mapping[str, Any], **_: Any) -> dict[str, tf.Tensor]:
         return {name: tf.convert_to_tensor(logits[name]) for name in inputs}

@@ -75,6 +75,18 @@ def fixmatch(settings: Any, network: Network, batch: Batch, progress: float) -> 
     return _labeled_loss(network, batch), total / len(weak)
 
 
+def given_labels(settings: Any, network: Network, batch: Batch, progress: float) -> tuple[float, float]:
+    """-log p(given label) of the strong view, summed over those that have one, divided by all."""
+    del settings, progress
+    total = 0.0
+    strong = _probabilities(network(_array(batch.unlabeled.views["strong"])))
+    given = batch.unlabeled.columns["given_label"].numpy()
+    for row, label in zip(strong, given, strict=True):
+        if label >= 0:
+            total += -math.log(row[label])
+    return _labeled_loss(network, batch), total / len(given)
+
+
 def uda(settings: Any, network: Network, batch: Batch, progress: float) -> tuple[float, float]:
     """arXiv:1904.12848, Eq. 1 with the sharpening, masking and training-signal annealing of section 3.2."""
     logits = network(_array(batch.unlabeled.views["weak"]))
@@ -144,5 +156,10 @@ CASES = {
         golden=fixmatch,
         alternatives={"threshold": (0.6, 0.0)},
         learns={"cross_entropy": {"labeled"}, "consistency": {"strong"}},
+    ),
+    "given_labels": Case(
+        golden=given_labels,
+        alternatives={},
+        learns={"cross_entropy": {"labeled"}, "given_label": {"strong"}},
     ),
 }

@@ -116,6 +116,7 @@ def test_needs_are_those_a_pipeline_can_meet(algorithm: Algorithm) -> None:
     needs = algorithm.needs()
     assert needs.labeled_views
     assert {*needs.labeled_views.values(), *needs.unlabeled_views.values()} <= {"weak", "strong"}
+    assert needs.unlabeled_views or not needs.unlabeled_columns
     assert all(isinstance(draw, Beta) and draw.concentration > 0 for draw in needs.draws.values())
 
 
@@ -155,7 +156,7 @@ def test_every_hyperparameter_changes_the_loss_or_what_is_needed(name: str) -> N
 def test_every_term_reaches_every_trainable_variable(name: str, algorithm: Algorithm) -> None:
     with tf.GradientTape(persistent=True) as tape:
         losses = losses_of(algorithm, tiny.batch_for(algorithm, **MANY))
-        sums = {name: tf.reduce_sum(term.values) for name, term in terms_of(losses).items()}
+        sums = {name: tf.reduce_sum(term.counted_values) for name, term in terms_of(losses).items()}
     assert sums.keys() == CASES[name].learns.keys()
     for total in sums.values():
         assert all(float(tf.norm(gradient)) > 1e-3 for gradient in tape.gradient(total, learner().trainable_variables))
@@ -178,7 +179,7 @@ def test_targets_and_masks_pass_no_gradient_at_all(name: str, algorithm: Algorit
     forward = FixedLogits()
     with tf.GradientTape(persistent=True) as tape:
         losses = algorithm.losses(forward, tiny.batch_for(algorithm, **MANY), tiny.context(7))
-        sums = {name: tf.reduce_sum(term.values) for name, term in terms_of(losses).items()}
+        sums = {name: tf.reduce_sum(term.counted_values) for name, term in terms_of(losses).items()}
     for term, total in sums.items():
         gradients = tape.gradient(total, forward.logits, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         learning = {name for name, gradient in gradients.items() if np.any(gradient.numpy() != 0)}
@@ -217,7 +218,8 @@ def test_every_value_belongs_to_its_own_example(algorithm: Algorithm) -> None:
         draws = {name: tf.gather(draw, rows) for name, draw in batch.draws.items()}
         pair = terms_of(losses_of(algorithm, Batch(take(batch.labeled, rows), unlabeled, draws)))
         for name, term in whole.items():
-            np.testing.assert_allclose(pair[name].values, tf.gather(term.values, rows), rtol=1e-5, atol=1e-6)
+            expected = tf.gather(term.counted_values, rows)
+            np.testing.assert_allclose(pair[name].counted_values, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_weight_2_is_a_duplicate_and_weight_0_a_removal(algorithm: Algorithm) -> None:
@@ -233,7 +235,7 @@ def test_weight_2_is_a_duplicate_and_weight_0_a_removal(algorithm: Algorithm) ->
     def losses_and_gradients(batch: Batch, weights: tf.Tensor) -> list[Any]:
         with tf.GradientTape(persistent=True) as tape:
             terms = terms_of(losses_of(algorithm, batch)).values()
-            losses = [tf.reduce_sum(weights * term.values) for term in terms]
+            losses = [tf.reduce_sum(weights * term.counted_values) for term in terms]
         return [[loss, *tape.gradient(loss, learner().trainable_variables)] for loss in losses]
 
     weighted, counted = losses_and_gradients(batch, weights), losses_and_gradients(edited, tf.ones([8]))
@@ -246,4 +248,4 @@ def test_truth_about_unlabeled_examples_never_reaches_the_loss(algorithm: Algori
     unknown = batch._replace(unlabeled=batch.unlabeled._replace(label=-tf.ones_like(batch.unlabeled.label)))
     known, blind = terms_of(losses_of(algorithm, batch)), terms_of(losses_of(algorithm, unknown))
     for name, term in known.items():
-        np.testing.assert_array_equal(term.values, blind[name].values)
+        np.testing.assert_array_equal(term.counted_values, blind[name].counted_values)

@@ -19,7 +19,7 @@ def logits() -> dict[str, tf.Variable]:
 def test_strong_view_learns_the_weak_views_label_where_that_is_confident() -> None:
     losses = losses_at(FixMatch(threshold=0.8), logits(), labels=[0], truth=[0] * 4)
     expected = -np.log([0.2, 1.0, 0.4, 1.0])
-    np.testing.assert_allclose(losses.unlabeled["consistency"].values, expected, rtol=1e-5)
+    np.testing.assert_allclose(losses.unlabeled["consistency"].counted_values, expected, rtol=1e-5)
     np.testing.assert_allclose(losses.labeled["cross_entropy"].values, [-np.log(0.25)], rtol=1e-5)
 
 
@@ -34,14 +34,14 @@ def test_mean_is_over_the_whole_unlabeled_batch() -> None:
 def test_threshold_itself_is_confident_enough() -> None:
     even = {"labeled": logits_of([[0.5, 0.5]]), "weak": logits_of([[0.5, 0.5]]), "strong": logits_of([[0.5, 0.5]])}
     losses = losses_at(FixMatch(threshold=0.5), even, labels=[0], truth=[0])
-    np.testing.assert_allclose(losses.unlabeled["consistency"].values, [-np.log(0.5)], rtol=1e-6)
+    np.testing.assert_allclose(losses.unlabeled["consistency"].counted_values, [-np.log(0.5)], rtol=1e-6)
 
 
 def test_gradient_of_the_strong_view_is_softmax_minus_pseudo_label() -> None:
     variables = logits()
     with tf.GradientTape() as tape:
         losses = losses_at(FixMatch(threshold=0.8), variables, labels=[0], truth=[0] * 4)
-        total = tf.reduce_sum(losses.unlabeled["consistency"].values)
+        total = tf.reduce_sum(losses.unlabeled["consistency"].counted_values)
     expected = [[0.2 - 1, 0.8], [0, 0], [0.6, 0.4 - 1], [0, 0]]
     np.testing.assert_allclose(tape.gradient(total, variables["strong"]), expected, atol=1e-6)
 

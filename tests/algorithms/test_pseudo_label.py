@@ -15,7 +15,7 @@ def test_mask_belongs_to_its_own_example_and_the_mean_is_over_the_whole_batch() 
     logits = {"labeled": logits_of([[0.5, 0.5]]), "unlabeled": logits_of(UNLABELED)}
     losses = losses_at(PseudoLabel(threshold=0.8), logits, labels=[0], truth=[0, 0, 1, 0])
     expected = -np.log([0.9, 1.0, 0.95, 1.0])
-    np.testing.assert_allclose(losses.unlabeled["pseudo_label"].values, expected, rtol=1e-5)
+    np.testing.assert_allclose(losses.unlabeled["pseudo_label"].counted_values, expected, rtol=1e-5)
 
     loss, sums = reduce_terms(losses, tf.ones([]))
     assert float(loss) == pytest.approx(-np.log(0.5) + expected.sum() / 4, rel=1e-6)
@@ -28,14 +28,14 @@ def test_mask_belongs_to_its_own_example_and_the_mean_is_over_the_whole_batch() 
 def test_threshold_itself_is_not_above_the_threshold() -> None:
     logits = {"labeled": logits_of([[0.5, 0.5]]), "unlabeled": logits_of([[0.5, 0.5], [0.51, 0.49]])}
     losses = losses_at(PseudoLabel(threshold=0.5), logits, labels=[0], truth=[0, 0])
-    assert (losses.unlabeled["pseudo_label"].values.numpy() > 0).tolist() == [False, True]
+    assert (losses.unlabeled["pseudo_label"].counted_values.numpy() > 0).tolist() == [False, True]
 
 
 def test_gradient_treats_the_pseudo_label_as_a_constant() -> None:
     logits = {"labeled": logits_of([[0.5, 0.5]]), "unlabeled": logits_of(UNLABELED)}
     with tf.GradientTape() as tape:
         losses = losses_at(PseudoLabel(threshold=0.8), logits, labels=[0], truth=[0, 0, 1, 0])
-        total = tf.reduce_sum(losses.unlabeled["pseudo_label"].values)
+        total = tf.reduce_sum(losses.unlabeled["pseudo_label"].counted_values)
     expected = [[0.9 - 1, 0.1], [0, 0], [0.05, 0.95 - 1], [0, 0]]  # softmax minus one-hot, where confident
     np.testing.assert_allclose(tape.gradient(total, logits["unlabeled"]), expected, atol=1e-6)
 

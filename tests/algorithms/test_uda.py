@@ -36,7 +36,7 @@ def test_threshold_meets_the_raw_or_the_tempered_probability(confidence: str, ke
     losses = losses_at(Uda(temperature=0.5, confidence=confidence), logits(), labels=[0], truth=[0, 0, 0])
     target = sharpened(0.5)
     divergence = (target * np.log(target / STRONG)).sum(axis=1)
-    np.testing.assert_allclose(losses.unlabeled["consistency"].values, kept * divergence, rtol=1e-5)
+    np.testing.assert_allclose(losses.unlabeled["consistency"].counted_values, kept * divergence, rtol=1e-5)
     share = losses.metrics["share_above_threshold"]
     assert share.values.numpy().tolist() == kept
     sums = reduce_terms(losses, tf.ones([]))[1]
@@ -47,14 +47,14 @@ def test_threshold_itself_is_not_above_the_threshold() -> None:
     even = {"labeled": logits_of([[0.5, 0.5]]), "weak": logits_of([[0.5, 0.5]]), "strong": logits_of([[0.9, 0.1]])}
     for threshold, used in ((0.5, False), (0.49, True)):
         losses = losses_at(Uda(threshold=threshold), even, labels=[0], truth=[0])
-        assert (losses.unlabeled["consistency"].values.numpy() > 0).tolist() == [used]
+        assert (losses.unlabeled["consistency"].counted_values.numpy() > 0).tolist() == [used]
 
 
 def test_gradient_of_the_strong_view_is_softmax_minus_target() -> None:
     variables = logits()
     with tf.GradientTape() as tape:
         losses = losses_at(Uda(temperature=0.5, threshold=0.8), variables, labels=[0], truth=[0, 0, 0])
-        total = tf.reduce_sum(losses.unlabeled["consistency"].values)
+        total = tf.reduce_sum(losses.unlabeled["consistency"].counted_values)
     expected = [[0], [0], [1]] * (STRONG - sharpened(0.5))
     np.testing.assert_allclose(tape.gradient(total, variables["strong"]), expected, atol=1e-6)
 

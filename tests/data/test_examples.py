@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,47 @@ def test_lengths_and_shapes_must_fit() -> None:
         Examples(np.zeros((3, 2)), np.zeros(2, np.int64), (2,))
     with pytest.raises(ValueError, match="shape"):
         Examples(np.zeros((3, 2)), np.zeros(3, np.int64), (3,))
+
+
+def with_columns(examples: Examples, start: int = 0) -> Examples:
+    """Two columns that tell each example: an integer and a row of two numbers."""
+    number = np.arange(start, start + len(examples))
+    return examples.with_columns({"number": number, "row": np.stack([number, -number], axis=1).astype(np.float32)})
+
+
+def test_columns_stay_with_their_examples() -> None:
+    examples = with_columns(points(6, names=True))
+    for taken in (examples.take(np.array([5, 0, 3])), examples.take(slice(2, 4)), empty_like(examples)):
+        np.testing.assert_array_equal(taken.columns["number"], taken.inputs[:, 0])
+        np.testing.assert_array_equal(taken.columns["row"], taken.inputs)
+    assert examples.relabeled(np.array([1, 0])).columns.keys() == examples.columns.keys()
+    replaced = examples.with_columns({"number": np.zeros(6, np.int64)})
+    assert replaced.columns["number"].max() == 0
+    assert replaced.columns["row"] is examples.columns["row"]
+    assert examples.columns["number"].max() == 5
+
+
+def test_columns_fit_the_examples() -> None:
+    with pytest.raises(ValueError, match="length"):
+        points(3).with_columns({"number": np.zeros(2, np.int64)})
+    for column in (np.zeros(3, bool), np.zeros(3, np.int32), np.array(["a", "b", "c"])):
+        with pytest.raises(ValueError, match="column number is of type"):
+            points(3).with_columns({"number": column})
+
+
+def test_given_labels_are_relabeled_as_labels_are() -> None:
+    examples = dataclasses.replace(points(3), columns={"given_label": np.array([1, -1, 0])})
+    np.testing.assert_array_equal(examples.relabeled(np.array([2, 0])).columns["given_label"], [0, -1, 2])
+
+
+def test_concatenate_fills_missing_columns_with_what_means_unknown() -> None:
+    joined = concatenate([points(2), with_columns(points(2, start=7), start=7)])
+    assert joined.columns["number"].tolist() == [-1, -1, 7, 8]
+    assert joined.columns["number"].dtype == np.int64
+    np.testing.assert_array_equal(joined.columns["row"], [[np.nan] * 2] * 2 + [[7, -7], [8, -8]])
+    assert joined.columns["row"].dtype == np.float32
+    whole = concatenate([with_columns(points(2)), with_columns(points(1, start=2), start=2)])
+    np.testing.assert_array_equal(whole.columns["row"], whole.inputs)
 
 
 def test_relabeled_leaves_unknown_labels_unknown() -> None:

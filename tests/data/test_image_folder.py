@@ -1,6 +1,7 @@
 import logging
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from metassl_tf.data.image_folder import ImageFolder
 from metassl_tf.data.images import decode_image
-from metassl_tf.data.sources import load_dataset
+from metassl_tf.data.sources import load_dataset, load_unlabeled
 from metassl_tf.errors import UserError
 
 Write = Callable[..., list[pathlib.Path]]
@@ -41,9 +42,42 @@ def test_a_class_folder_below_unlabeled_is_known_for_measuring(folder: pathlib.P
     assert pool.names[-1] == "unlabeled/dog/deeper/001.png"
 
 
-def test_weak_labels_are_not_taken_for_the_truth(folder: pathlib.Path, write_images: Write) -> None:
-    write_images(folder / "weak" / "cat", 3, seed=9)
-    assert load(folder).unlabeled.labels.tolist() == [-1] * 4 + [1] * 2 + [-1] * 3
+def test_weak_labels_are_given_and_not_taken_for_the_truth(folder: pathlib.Path, write_images: Write) -> None:
+    assert not load(folder).unlabeled.columns
+    write_images(folder / "weak" / "dog" / "deeper", 3, seed=9)
+    write_images(folder / "weak" / "cat", 2, seed=10)
+    damaged = folder / "weak" / "cat" / "000.png"
+    damaged.write_bytes(b"")
+    for dataset in (load(folder), load(folder, settings=ImageFolder(memory_limit=1e-9))):
+        assert dataset.unlabeled.labels.tolist() == [-1] * 4 + [1] * 2 + [-1] * 4
+        assert dataset.unlabeled.columns["given_label"].tolist() == [-1] * 6 + [0] + [1] * 3
+        assert not dataset.train.columns
+
+
+def test_weak_images_of_no_known_class_have_no_given_label(
+    folder: pathlib.Path, write_images: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_images(folder / "weak" / "dogs", 2, seed=9)
+    with caplog.at_level(logging.WARNING):
+        assert not load(folder).unlabeled.columns
+    assert re.search(r"2 images in .*/weak have no given label, .*'dogs', .*labeled/\. Did you mean 'dog'", caplog.text)
+    write_images(folder / "weak" / "dog", 1, seed=10)
+    assert load(folder).unlabeled.columns["given_label"].tolist() == [-1] * 6 + [1] + [-1] * 2
+
+
+@pytest.mark.parametrize("parts", [("labeled", "weak"), ("weak",)])
+def test_a_pool_of_another_folder_brings_its_given_labels(
+    folder: pathlib.Path, tmp_path: pathlib.Path, write_images: Write, parts: tuple[str, ...]
+) -> None:
+    names = ("cat", "dog") if len(parts) == 1 else ("ant", "cat", "dog")
+    for part in parts:
+        for seed, name in enumerate(names):
+            write_images(tmp_path / "other" / part / name, 2, seed=20 + seed)
+    pool = load_unlabeled(f"image_folder:{tmp_path / 'other'}", load(folder)).unlabeled
+    assert pool is not None
+    expected = [0, 0, 1, 1] if len(parts) == 1 else [-1] * 6  # of other classes, nothing is known
+    assert pool.columns["given_label"].tolist() == expected
+    assert (pool.labels == -1).all()
 
 
 def test_without_a_pool_of_its_own_there_is_none(folder: pathlib.Path) -> None:

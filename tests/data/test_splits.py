@@ -12,34 +12,7 @@ from metassl_tf.data.examples import Dataset, Examples
 from metassl_tf.data.protocols import PROTOCOLS
 from metassl_tf.data.splits import Split, load_split, make_split, save_split, split_examples
 from metassl_tf.errors import UserError
-
-NAMES = ("a", "b", "c")
-
-
-def examples(count: int, start: int = 0, unknown: int = 0) -> Examples:
-    """Points whose first coordinate tells them apart; the last `unknown` have no label."""
-    inputs = np.arange(start, start + count, dtype=np.float32)[:, np.newaxis] * np.ones((1, 2), np.float32)
-    labels = np.random.RandomState(start).randint(0, 3, count)
-    labels[count - unknown :] = -1
-    return Examples(inputs, labels, (2,))
-
-
-def dataset(num_train: int = 90, pool: int = 0, validation: int = 0, **changes: Any) -> Dataset:
-    return Dataset(
-        name="numbers",
-        train=examples(num_train, unknown=changes.pop("unknown", 0)),
-        test=examples(20, start=100_000),
-        class_names=NAMES,
-        unlabeled=examples(pool, start=200_000) if pool else None,
-        validation=examples(validation, start=300_000) if validation else None,
-        modality="points",
-        **changes,
-    )
-
-
-def values(part: Examples) -> set[float]:
-    return set(part.inputs[:, 0].tolist())
-
+from tests.data.split_data import NAMES, PARTS, dataset, examples, values
 
 CASES: list[dict[str, Any]] = [{}, {"unknown": 30}, {"pool": 40}, {"validation": 12}, {"pool": 40, "validation": 12}]
 
@@ -49,28 +22,29 @@ CASES: list[dict[str, Any]] = [{}, {"unknown": 30}, {"pool": 40}, {"validation":
 @pytest.mark.parametrize("labeled_in_unlabeled", [True, False])
 def test_parts_are_disjoint_for_any_seed(case: dict[str, Any], protocol: str, labeled_in_unlabeled: bool) -> None:
     data = dataset(5060 if protocol == "skip_5000_then_first" else 90, **case)
-    for seed, num_labeled, num_validation in itertools.product(range(4), (3, 11), (0, 7)):
+    for seed, num_labeled, num_validation, num_meta in itertools.product(range(4), (3, 11), (0, 7), (0, 4)):
         split = make_split(
             data,
             num_labeled=num_labeled,
             num_validation=num_validation,
+            num_meta_validation=num_meta,
             split_seed=seed,
             protocol=protocol,
             labeled_in_unlabeled=labeled_in_unlabeled,
         )
         parts = split_examples(data, split)
-        labeled, validation, unlabeled, test = (values(part) for part in parts)
-        for part, distinct in zip(parts, (labeled, validation, unlabeled, test), strict=True):
-            assert len(part) == len(distinct)
+        labeled, validation, meta_validation, unlabeled, test = (values(part) for part in parts)
+        assert [len(part) for part in parts] == [len(values(part)) for part in parts]
         assert len(labeled) == num_labeled
-        assert len(validation) == (num_validation or case.get("validation", 0))
+        assert len(validation) == (num_validation or max(case.get("validation", 0) - num_meta, 0))
+        assert len(meta_validation) == num_meta
         assert len(test) == 20
-        assert not labeled & validation
-        assert not (labeled | validation | unlabeled) & test
-        assert not unlabeled & validation
+        for part, other in itertools.combinations((labeled, validation, meta_validation, test), 2):
+            assert not part & other
+        assert not unlabeled & (validation | meta_validation | test)
         assert labeled & unlabeled == (labeled if labeled_in_unlabeled else set())
-        assert (parts.labeled.labels >= 0).all()
-        assert (parts.validation.labels >= 0).all()
+        for part in (parts.labeled, parts.validation, parts.meta_validation):
+            assert (part.labels >= 0).all()
 
 
 def test_all_that_is_left_is_unlabeled() -> None:
@@ -121,6 +95,9 @@ def test_the_thesis_leaves_41000_of_cifar10() -> None:
     assert len(split.validation) == 0
     tuned = make_split(data, **arguments, num_validation=1000, labeled_in_unlabeled=False)
     assert tuned.validation.max() < 5000
+    twice = make_split(data, **arguments, num_validation=1000, num_meta_validation=500, labeled_in_unlabeled=False)
+    assert twice.meta_validation.max() < 5000
+    np.testing.assert_array_equal(twice.validation, tuned.validation)
     np.testing.assert_array_equal(np.bincount(data.train.labels[tuned.validation]), [100] * 10)
     np.testing.assert_array_equal(tuned.unlabeled, split.unlabeled)
 
@@ -133,6 +110,9 @@ def test_validation_has_the_natural_proportions() -> None:
     # 97 x (590, 290, 90) / 970
     assert np.bincount(labels[split.validation]).tolist() == [59, 29, 9]
     assert np.bincount(labels[split.labeled]).tolist() == [10, 10, 10]
+    both = make_split(data, num_labeled=30, num_validation=97, num_meta_validation=97)
+    # 97 x (531, 261, 81) / 873
+    assert np.bincount(labels[both.meta_validation]).tolist() == [59, 29, 9]
 
 
 def test_a_validation_set_of_its_own_is_taken_whole_or_in_part() -> None:
@@ -166,11 +146,11 @@ def test_copies_of_held_out_examples_leave_the_pool(own_validation: int, caplog:
     inputs = np.concatenate([piece.inputs for piece in pieces])
     data = dataclasses.replace(data, unlabeled=Examples(inputs, np.full(len(inputs), -1), (2,)))
     with caplog.at_level(logging.WARNING):
-        split = make_split(data, num_labeled=9, num_validation=6)
-    kept_out = 9 + 20 + 6
+        split = make_split(data, num_labeled=9, num_validation=6, num_meta_validation=3)
+    kept_out = 9 + 20 + 6 + 3
     assert f"{kept_out} unlabeled examples are left out" in caplog.text
     parts = split_examples(data, split)
-    assert not values(parts.unlabeled) & (values(parts.test) | values(parts.validation))
+    assert not values(parts.unlabeled) & (values(parts.test) | values(parts.validation) | values(parts.meta_validation))
     assert len(parts.unlabeled) == len(values(parts.unlabeled)) == len(inputs) - kept_out + 9
 
 
@@ -185,6 +165,8 @@ def test_the_hash_changes_when_anything_does() -> None:
         for change in (
             {"num_labeled": 10},
             {"num_validation": 7},
+            {"num_meta_validation": 2},
+            {"changes": {"flip_labels": 0.3}},
             {"split_seed": 1},
             {"protocol": "first"},
             {"labeled_in_unlabeled": False},
@@ -196,27 +178,36 @@ def test_the_hash_changes_when_anything_does() -> None:
         dataclasses.replace(data, name="others"),
         dataclasses.replace(data, test=relabeled),
         dataclasses.replace(data, train=named),
+        dataclasses.replace(data, train=data.train.with_columns({"given_label": np.zeros(90, np.int64)})),
+        dataclasses.replace(data, train=data.train.with_columns({"given_label": np.ones(90, np.int64)})),
         dataset(pool=5),
         dataset(validation=12),
     ):
         changed.append(make_split(other, **base))
-    for part in ("labeled", "validation", "unlabeled", "test"):
+    split = make_split(data, **base, num_meta_validation=2)
+    for part in PARTS:
         changed.append(dataclasses.replace(split, **{part: getattr(split, part)[::-1]}))
         changed.append(dataclasses.replace(split, **{part: getattr(split, part)[1:]}))
     hashes = [one.hash for one in changed]
-    assert split.hash not in hashes
+    assert make_split(data, **base).hash not in hashes
     assert len(set(hashes)) == len(hashes)
 
 
 def test_moving_an_example_between_parts_changes_the_hash() -> None:
     empty = np.zeros(0, np.int64)
-    one = Split(np.array([1, 2]), np.array([3]), empty, empty, "{}")
-    other = Split(np.array([1]), np.array([2, 3]), empty, empty, "{}")
-    assert one.hash != other.hash
+    places = (np.array([1, 2]), np.array([3]))
+    splits = [
+        Split(*places, empty, empty, empty, "{}"),
+        Split(np.array([1]), np.array([2, 3]), empty, empty, empty, "{}"),
+        Split(places[0], empty, places[1], empty, empty, "{}"),
+    ]
+    assert len({split.hash for split in splits}) == 3
 
 
 def test_the_parameters_are_told() -> None:
-    parameters = json.loads(make_split(dataset(), num_labeled=9).parameters)
+    split = make_split(dataset(), num_labeled=9, changes={"unknown_classes": ("a", "b")})
+    parameters = json.loads(split.parameters)
+    assert parameters["changes"] == {"unknown_classes": ["a", "b"]}
     assert parameters["dataset"] == "numbers"
     assert parameters["num_labeled"] == 9
     assert parameters["split_protocol"] == "stratified"
@@ -227,6 +218,8 @@ def test_too_many_validation_examples() -> None:
         make_split(dataset(), num_labeled=9, num_validation=82)
     with pytest.raises(UserError, match="--num_labeled=0 labels all"):
         make_split(dataset(), num_validation=1)
+    with pytest.raises(UserError, match=r"--num_meta_validation=12 .* 11 labeled .* --num_labeled or --num_val"):
+        make_split(dataset(), num_labeled=9, num_validation=70, num_meta_validation=12)
 
 
 def test_an_unknown_protocol_has_a_near_match() -> None:
@@ -248,14 +241,14 @@ def test_a_class_without_labels_is_a_warning(caplog: pytest.LogCaptureFixture) -
 
 
 def test_a_split_survives_the_disk(tmp_path: pathlib.Path) -> None:
-    split = make_split(dataset(pool=7, validation=12), num_labeled=9)
+    split = make_split(dataset(pool=7, validation=12), num_labeled=9, num_meta_validation=4)
     path = tmp_path / "splits.npz"
     save_split(str(path), split)
     save_split(str(path), split)
     loaded = load_split(str(path))
     assert loaded.hash == split.hash
     assert loaded.parameters == split.parameters
-    for part in ("labeled", "validation", "unlabeled", "test"):
+    for part in PARTS:
         np.testing.assert_array_equal(getattr(loaded, part), getattr(split, part))
         assert getattr(loaded, part).dtype == np.int64
     assert list(tmp_path.iterdir()) == [path]

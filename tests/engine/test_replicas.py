@@ -22,6 +22,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "uda": {"threshold": 0.15, "annealing": "linear", "unlabeled_ratio": 2, "unlabeled_ramp": "linear"}
     | {"unlabeled_ramp_steps": 4},
     "fixmatch": {"threshold": 0.15, "unlabeled_ratio": 2},
+    "given_labels": {"given_labels": "truth", "flip_labels": 0.3, "unlabeled_ratio": 2},
 }
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from metassl_tf.algorithms.base import Context
 from metassl_tf.config import Config
 from metassl_tf.engine import run
+from metassl_tf.engine.steps import PlainStep
 from metassl_tf.engine.trainer import Trainer, check_finite_state
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
@@ -19,7 +20,7 @@ from tests.run_results import assert_same_variables
 BAD = float("nan")
 
 
-def fake_trainer(step_sums: Callable[[tf.Tensor, tf.Tensor], dict[str, Any]], **settings: Any) -> Trainer:
+def fake_trainer(step_sums: Callable[[tf.Tensor, tf.Tensor], dict[str, Any]], *, xla: bool = False) -> Trainer:
     """A trainer whose batches are 0, 1, 2, ... and whose step returns what a function of (batch, step) says."""
 
     def replica_step(batch: tf.Tensor, context: Context) -> dict[str, tf.Tensor]:
@@ -27,7 +28,8 @@ def fake_trainer(step_sums: Callable[[tf.Tensor, tf.Tensor], dict[str, Any]], **
         return {name: tf.stack([tf.cast(part, tf.float32) for part in pair]) for name, pair in sums.items()}
 
     dataset = tf.data.Dataset.range(1000)
-    return Trainer(replica_step, dataset, strategy=tf.distribute.get_strategy(), total_steps=1000, **settings)
+    step = PlainStep(replica_step, strategy=tf.distribute.get_strategy(), xla=xla)
+    return Trainer(step, dataset, total_steps=1000)
 
 
 def take(trainer: Trainer, steps: int) -> None:

@@ -63,13 +63,13 @@ def optimization(**settings: Any) -> Optimization:
 
 
 def batch_for(algorithm: Algorithm, *, seed: int = 0, labeled: int = LABELED, unlabeled: int = UNLABELED) -> Batch:
-    """Random examples with exactly the views and draws that the algorithm says it needs."""
+    """Random examples with exactly the views, columns (of classes) and draws that the algorithm says it needs."""
     needs = algorithm.needs()
 
     def generator(name: str) -> np.random.Generator:
         return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
-    def side(name: str, views: Sequence[str], size: int) -> Examples:
+    def side(name: str, views: Sequence[str], size: int, columns: Sequence[str] = ()) -> Examples:
         size = size if views else 0
         return Examples(
             views={
@@ -78,6 +78,10 @@ def batch_for(algorithm: Algorithm, *, seed: int = 0, labeled: int = LABELED, un
             },
             label=tf.constant(generator(f"{name} label").integers(CLASSES, size=size), tf.int64),
             index=tf.range(size, dtype=tf.int64),
+            columns={
+                column: tf.constant(generator(f"{name} {column}").integers(-1, CLASSES, size=size), tf.int64)
+                for column in columns
+            },
         )
 
     draws = {
@@ -86,7 +90,7 @@ def batch_for(algorithm: Algorithm, *, seed: int = 0, labeled: int = LABELED, un
     }
     return Batch(
         labeled=side("labeled", list(needs.labeled_views), labeled),
-        unlabeled=side("unlabeled", list(needs.unlabeled_views), unlabeled),
+        unlabeled=side("unlabeled", list(needs.unlabeled_views), unlabeled, needs.unlabeled_columns),
         draws=draws,
     )
 

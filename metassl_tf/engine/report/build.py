@@ -10,12 +10,17 @@ from metassl_tf.engine.report.page import Section, render_page
 from metassl_tf.engine.report.quality import calibration_section, confusion_section, recall_section
 from metassl_tf.engine.report.regions import regions_section
 from metassl_tf.engine.report.usage import reproduce_section, serve_section, settings_section
+from metassl_tf.engine.report.weights import suspicious_section, trusted_section, weights_map_section, weights_section
 from metassl_tf.engine.workdir import Workdir, write_atomically
 
 SectionFunction = Callable[[Content], Section | None]
 
 SECTIONS: tuple[SectionFunction, ...] = (
     result_section,
+    weights_section,
+    suspicious_section,
+    trusted_section,
+    weights_map_section,
     curves_section,
     regions_section,
     confusion_section,

@@ -12,6 +12,7 @@ from scipy.special import softmax
 from metassl_tf.data.examples import Dataset, Examples, Modality
 from metassl_tf.engine.evaluator import Evaluator
 from metassl_tf.engine.history import Row
+from metassl_tf.engine.learned_weights import LearnedWeights
 from metassl_tf.engine.setup import Experiment
 from metassl_tf.engine.summaries import view_grid
 from metassl_tf.engine.workdir import Workdir
@@ -81,6 +82,7 @@ class Content:
       predictions: for the test set, else for validation; None where neither has an example of known class.
       views: `labeled/<view>` and `unlabeled/<view>` -> uint8 [N, H, W, C], the first images of the first batch.
       regions: decision regions; None but for points of the plane.
+      weights: what was learned about the unlabeled examples; None for a run without a weight for each.
     """
 
     result: Mapping[str, Any]
@@ -94,6 +96,7 @@ class Content:
     predictions: Predictions | None
     views: Mapping[str, npt.NDArray[np.uint8]]
     regions: Regions | None
+    weights: LearnedWeights | None
 
 
 def collect(
@@ -103,6 +106,7 @@ def collect(
     workdir: Workdir,
     rows: list[Row],
     result: Mapping[str, Any],
+    weights: LearnedWeights | None = None,
 ) -> Content:
     """Gathers what the page tells, asking the model for predictions once.
 
@@ -112,6 +116,7 @@ def collect(
       workdir: folder of the run; holds `config.flags`.
       rows: the run's evaluations.
       result: the content of `result.json`.
+      weights: the learned weights, where there are some.
 
     Returns:
       The content.
@@ -128,6 +133,7 @@ def collect(
         predictions=_predictions(evaluators),
         views=view_grid(experiment, experiment.pipeline()),
         regions=_regions(experiment),
+        weights=weights,
     )
 
 

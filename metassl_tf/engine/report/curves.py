@@ -23,12 +23,18 @@ def curves_section(content: Content) -> Section | None:
     charted = [*([(_ACCURACY, accuracy)] if accuracy else []), *_trained(content.rows).items(), *evaluated.items()]
     if not charted:
         return None
-    figures = [_figure(title, lines) for title, lines in charted]
+    figures = [curve(title, lines) for title, lines in charted]
     note = paragraphs("Dashed: the trained weights. Solid: their moving average (EMA).", class_="note")
     return Section(title="Curves", html=join([note if accuracy else "", element("div", *figures, class_="charts")]))
 
 
-def _figure(title: str, lines: list[Line]) -> Html:
+def curve(title: str, lines: list[Line]) -> Html:
+    """A chart of lines over steps, described by where they begin and end.
+
+    Args:
+      title: what they show; one that ends in "accuracy" is of shares.
+      lines: at least one, each with at least one value.
+    """
     fraction = title.endswith("accuracy") or title in (_ACCURACY, _SHARES)
     picture = charts.line_chart(lines, fraction=fraction)
     shown = formats.percent if fraction else formats.number

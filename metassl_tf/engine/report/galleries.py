@@ -49,7 +49,7 @@ def _mistake(picture: bytes, predictions: Predictions, position: int, class_name
     true = printable(class_names[predictions.examples.labels[position]], limit=40)
     predicted = printable(class_names[predictions.predicted[position]], limit=40)
     confidence = formats.percent(float(predictions.confidence[position]), digits=1)
-    return _card(
+    return card(
         picture,
         predictions.examples,
         f"{predictions.name} number {position:,}",
@@ -61,8 +61,20 @@ def _mistake(picture: bytes, predictions: Predictions, position: int, class_name
     )
 
 
-def _card(picture: bytes, examples: Examples, origin: str, position: int, alt: str, *lines: object) -> Html:
-    """A picture with its caption; below it the file's name, or else where the picture comes from."""
+def card(picture: bytes, examples: Examples, origin: str, position: int, alt: str, *lines: object) -> Html:
+    """A picture with its caption; below it the file's name, or else where the picture comes from.
+
+    Args:
+      picture: a PNG file, as `pictures` makes it.
+      examples: those that it is one of.
+      origin: what stands for the name of an example that has none; may be empty.
+      position: its place in `examples`.
+      alt: what it shows.
+      *lines: the caption.
+
+    Returns:
+      A `figure` element for a box of the class `gallery`.
+    """
     path = printable("" if examples.names is None else examples.names[position]) or origin
     file = [element("br"), element("span", printable(path, limit=48), class_="file", title=path)] if path else []
     kind = "picture pixels" if max(examples.shape[:2]) < _PIXELATED_BELOW else "picture"
@@ -81,7 +93,7 @@ def labeled_section(content: Content) -> Section | None:
     for picture, position in zip(pictures(content.labeled.take(chosen)), chosen, strict=True):
         name = printable(content.class_names[labels[position]], limit=40)
         alt = f"labeled image of class {name}"
-        cards.append(_card(picture, content.labeled, "", int(position), alt, name))
+        cards.append(card(picture, content.labeled, "", int(position), alt, name))
     note = f"{len(chosen)} of {len(labels):,}." if len(chosen) < len(labels) else f"All {len(labels)}."
     return Section(
         title="Labeled examples",

@@ -12,7 +12,7 @@ from metassl_tf.engine.report.content import Content, Predictions, Regions
 from metassl_tf.engine.report.markup import chart, printable
 from metassl_tf.engine.report.page import Section
 
-_MOST_POINTS = 1500
+MOST_POINTS = 1500
 _MOST_NAMES = 10
 
 
@@ -63,8 +63,8 @@ def draw_regions(
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        _paint(axes, regions, colors)
-        dots = unlabeled.inputs[:_MOST_POINTS]
+        paint(axes, regions, colors)
+        dots = unlabeled.inputs[:MOST_POINTS]
         axes.scatter(dots[:, 0], dots[:, 1], s=3, color=charts.INK, alpha=0.35, linewidths=0)
         if predictions is not None:
             wrong = predictions.examples.inputs[predictions.wrong]
@@ -89,7 +89,7 @@ def draw_regions(
     return charts.svg(draw, width=6.5, height=min(max(0.7 + 6.0 * aspect, 2.5), 9.0))
 
 
-def _paint(axes: Axes, regions: Regions, colors: npt.NDArray[np.float64]) -> None:
+def paint(axes: Axes, regions: Regions, colors: npt.NDArray[np.float64]) -> None:
     """Colours each place by its class, transparent where the model is no surer than chance."""
     num_classes = len(colors)
     chance = 1.0 / num_classes

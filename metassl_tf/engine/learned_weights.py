@@ -1,0 +1,148 @@
+"""What learned weights say about the unlabeled examples: `weights.csv`, and how well they tell right from wrong."""
+
+import csv
+import dataclasses
+import io
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import softmax
+from sklearn.metrics import roc_auc_score
+
+from metassl_tf.algorithms.base import GIVEN_LABEL
+from metassl_tf.data.pollution import POLLUTED
+from metassl_tf.engine.csv_names import file_cell
+from metassl_tf.engine.evaluator import Evaluator
+from metassl_tf.engine.setup import Experiment
+from metassl_tf.engine.workdir import Workdir, write_atomically
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LearnedWeights:
+    """The unlabeled examples with their weights, in the split's order; every array is [N].
+
+    Attributes:
+      weight: float32.
+      updates: how often the weight was moved, int32.
+      influence: latest derivative of the validation loss by the weight, float32; 0 where there was none.
+      given_label: int64, -1 where none is given; None where the algorithm does not learn from given labels.
+      truth: int64, the class kept for measuring, -1 where it is not known.
+      predicted: int64, class by the averaged weights at the last step.
+      confidence: float64, probability of that class.
+      trustworthy: bool or None. Where it can be known, whether the example deserves its weight: its given label is
+        right; it belongs to a known class; or, without given labels and pollution, its pseudo label is right, for which
+        the prediction stands.
+      measured: bool, the examples that `trustworthy` is known for and that are not labeled anyway.
+    """
+
+    weight: npt.NDArray[np.float32]
+    updates: npt.NDArray[np.int32]
+    influence: npt.NDArray[np.float32]
+    given_label: npt.NDArray[np.int64] | None
+    truth: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float64]
+    trustworthy: npt.NDArray[np.bool_]
+    measured: npt.NDArray[np.bool_]
+
+    @property
+    def auroc(self) -> float | None:
+        """Area under the ROC curve of the weight for telling trustworthy examples; None where all are alike."""
+        return _auroc(self.trustworthy[self.measured], self.weight[self.measured])
+
+    @property
+    def confidence_auroc(self) -> float | None:
+        """The same of the model's confidence, to compare with."""
+        return _auroc(self.trustworthy[self.measured], self.confidence[self.measured])
+
+    @property
+    def most_suspicious_first(self) -> npt.NDArray[np.int64]:
+        """Positions by rising weight; of equal weights the latest influence that spoke more against it comes first."""
+        return np.lexsort((-self.influence, self.weight))
+
+
+def learned_weights(experiment: Experiment) -> LearnedWeights | None:
+    """Reads the weights of a run and predicts its unlabeled examples; None for a run without a weight for each.
+
+    Args:
+      experiment: a run at any step.
+    """
+    if experiment.weighting is None or experiment.weighting.settings.single_weight:
+        return None
+    columns = {name: value.numpy() for name, value in experiment.weighting.table.columns().items()}
+    unlabeled = experiment.unlabeled
+    evaluator = Evaluator(
+        experiment.learner,
+        unlabeled,
+        experiment.views,
+        batch_size=experiment.config.run.eval_batch_size,
+        strategy=experiment.strategy,
+    )
+    probabilities = softmax(evaluator.logits()["ema"].astype(np.float64), axis=1)
+    predicted = probabilities.argmax(axis=1)
+    uses_given = GIVEN_LABEL in experiment.config.algorithm.needs().unlabeled_columns
+    given = unlabeled.columns[GIVEN_LABEL] if uses_given else None
+    trustworthy, known = _trustworthy(unlabeled.labels, predicted, given, unlabeled.columns.get(POLLUTED))
+    return LearnedWeights(
+        weight=columns["weight"],
+        updates=columns["updates"],
+        influence=columns["latest_influence"],
+        given_label=given,
+        truth=unlabeled.labels,
+        predicted=predicted,
+        confidence=probabilities.max(axis=1),
+        trustworthy=trustworthy,
+        measured=known & ~np.isin(experiment.split.unlabeled, experiment.split.labeled),
+    )
+
+
+def _trustworthy(
+    truth: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    given: npt.NDArray[np.int64] | None,
+    polluted: npt.NDArray[np.int64] | None,
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """(whether an example deserves its weight, whether that is known)."""
+    if given is not None:
+        return given == truth, (truth >= 0) & (given >= 0)
+    if polluted is not None and polluted.any():
+        return polluted == 0, np.ones(len(truth), bool)
+    return predicted == truth, truth >= 0
+
+
+def _auroc(positive: npt.NDArray[np.bool_], score: npt.NDArray[np.floating]) -> float | None:
+    return float(roc_auc_score(positive, score)) if positive.any() and not positive.all() else None
+
+
+def write_weights(weights: LearnedWeights, experiment: Experiment, workdir: Workdir) -> None:
+    """Writes `weights.csv`, most suspicious first.
+
+    Columns: `index` (position in the split's unlabeled list), `file` (or the number of the example where it has no
+    name), `weight`, `updates`, `influence`, `given_label`, `predicted_label`, `confidence`; class names for labels,
+    empty where there is none.
+
+    Args:
+      weights: of the run.
+      experiment: the run.
+      workdir: where it lives.
+    """
+    names = experiment.unlabeled.names
+    classes = experiment.dataset.class_names
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["index", "file", "weight", "updates", "influence", "given_label", "predicted_label", "confidence"])
+    for place in weights.most_suspicious_first.tolist():
+        given = -1 if weights.given_label is None else int(weights.given_label[place])
+        writer.writerow(
+            [
+                place,
+                file_cell(str(names[place])) if names is not None and names[place] else f"unlabeled {place}",
+                f"{weights.weight[place]:.7g}",
+                int(weights.updates[place]),
+                f"{weights.influence[place]:.7g}",
+                classes[given] if given >= 0 else "",
+                classes[weights.predicted[place]],
+                f"{weights.confidence[place]:.7g}",
+            ]
+        )
+    write_atomically(workdir.weights, lambda file: file.write(text.getvalue().encode()))

@@ -1,0 +1,1 @@
+"""Derivatives of what training leads to: products with curvature, solvers, per-example scores and gradients."""
