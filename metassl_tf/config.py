@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from metassl_tf.algorithms.base import GIVEN_LABEL, Algorithm
 from metassl_tf.data.pollution import POLLUTIONS
-from metassl_tf.data.unreliable import GIVEN_LABELS
 from metassl_tf.learner.schedules import RAMPS, Schedule
 from metassl_tf.learner.update_rules import UpdateRule
 from metassl_tf.learner.variables import COVERAGES
@@ -61,8 +60,8 @@ class DataSettings:
     )
     given_labels: str = setting(
         "source",
-        "Where labels that nobody checked come from: the source (DIR/weak/<class>/), or the truth, to simulate them.",
-        choices=GIVEN_LABELS,
+        "Where labels that nobody checked come from: source (DIR/weak/<class>/), truth (to simulate them), or the "
+        "workdir, export or .keras file of a model that predicts them.",
     )
     flip_labels: float = setting(
         0.0, "Probability that a given label is replaced by another class.", minimum=0.0, maximum=1.0
@@ -107,6 +106,7 @@ class TrainSettings:
     algorithm: str = setting("fixmatch", "What turns a batch into losses.")
     meta: tuple[str, ...] = setting((), "Rules that learn the learning signal of the algorithm; none by default.")
     model: str = setting("convnet", "Network, or the package.module:function that builds one.")
+    single_logit: bool = setting(False, "Of two classes, learn one logit z; losses see (+z/2, -z/2).")
     optimizer: str = setting("sgd", "Update rule.")
     schedule: str = setting("cosine_7_16", "How the learning rate falls.")
     steps: int = setting(1000, "Training steps.", minimum=1)

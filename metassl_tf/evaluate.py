@@ -15,6 +15,7 @@ from metassl_tf import flag_definitions
 from metassl_tf.config import Config
 from metassl_tf.data.sources import SOURCES
 from metassl_tf.engine import predict, score
+from metassl_tf.engine.predictor import Predictor, from_saved
 from metassl_tf.engine.trained import CHECKPOINTS, open_run
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
@@ -44,7 +45,7 @@ def _given() -> list[str]:
     return flag_definitions.given(_FOR_IMAGES | {"data_dir", "download", "memory_limit"}, why="a run's own set")
 
 
-def _load() -> tuple[predict.Predictor, Config]:
+def _load() -> tuple[Predictor, Config]:
     """The model, and the config that names the data."""
     if bool(_WORKDIR.value) == bool(_SAVED_MODEL.value):
         received = "both" if _WORKDIR.value else "neither"
@@ -53,7 +54,7 @@ def _load() -> tuple[predict.Predictor, Config]:
     if _SAVED_MODEL.value:
         if _CHECKPOINT.value:
             raise UserError("--checkpoint has no effect on --saved_model, which holds one model. Leave it out.")
-        return predict.from_saved(Path(_SAVED_MODEL.value)), flag_definitions.parse(given)
+        return from_saved(Path(_SAVED_MODEL.value)), flag_definitions.parse(given)
     workdir = Workdir(_WORKDIR.value)
     own = [f"--flagfile={workdir.existing_config()}"]
     predictor = predict.from_run(open_run(workdir, flag_definitions.parse(own)), _CHECKPOINT.value or "last")

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,9 @@ from metassl_tf.engine.csv_names import file_cell
 from metassl_tf.engine.evaluator import Evaluator
 from metassl_tf.engine.setup import Experiment
 from metassl_tf.engine.workdir import Workdir, write_atomically
+
+# What makes an example trustworthy.
+Measure = Literal["given_label", "pollution", "pseudo_label"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,6 +36,7 @@ class LearnedWeights:
       trustworthy: bool or None. Where it can be known, whether the example deserves its weight: its given label is
         right; it belongs to a known class; or, without given labels and pollution, its pseudo label is right, for which
         the prediction stands.
+      measure: which of the three that is.
       measured: bool, the examples that `trustworthy` is known for and that are not labeled anyway.
     """
 
@@ -43,6 +48,7 @@ class LearnedWeights:
     predicted: npt.NDArray[np.int64]
     confidence: npt.NDArray[np.float64]
     trustworthy: npt.NDArray[np.bool_]
+    measure: Measure
     measured: npt.NDArray[np.bool_]
 
     @property
@@ -82,7 +88,7 @@ def learned_weights(experiment: Experiment) -> LearnedWeights | None:
     predicted = probabilities.argmax(axis=1)
     uses_given = GIVEN_LABEL in experiment.config.algorithm.needs().unlabeled_columns
     given = unlabeled.columns[GIVEN_LABEL] if uses_given else None
-    trustworthy, known = _trustworthy(unlabeled.labels, predicted, given, unlabeled.columns.get(POLLUTED))
+    measure, trustworthy, known = _trustworthy(unlabeled.labels, predicted, given, unlabeled.columns.get(POLLUTED))
     return LearnedWeights(
         weight=columns["weight"],
         updates=columns["updates"],
@@ -92,6 +98,7 @@ def learned_weights(experiment: Experiment) -> LearnedWeights | None:
         predicted=predicted,
         confidence=probabilities.max(axis=1),
         trustworthy=trustworthy,
+        measure=measure,
         measured=known & ~np.isin(experiment.split.unlabeled, experiment.split.labeled),
     )
 
@@ -101,13 +108,13 @@ def _trustworthy(
     predicted: npt.NDArray[np.int64],
     given: npt.NDArray[np.int64] | None,
     polluted: npt.NDArray[np.int64] | None,
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """(whether an example deserves its weight, whether that is known)."""
+) -> tuple[Measure, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """(by what it is measured, whether an example deserves its weight, whether that is known)."""
     if given is not None:
-        return given == truth, (truth >= 0) & (given >= 0)
+        return "given_label", given == truth, (truth >= 0) & (given >= 0)
     if polluted is not None and polluted.any():
-        return polluted == 0, np.ones(len(truth), bool)
-    return predicted == truth, truth >= 0
+        return "pollution", polluted == 0, np.ones(len(truth), bool)
+    return "pseudo_label", predicted == truth, truth >= 0
 
 
 def _auroc(positive: npt.NDArray[np.bool_], score: npt.NDArray[np.floating]) -> float | None:

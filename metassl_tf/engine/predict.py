@@ -1,10 +1,9 @@
-"""Predictions of a trained model, whatever form it is kept in: a workdir, an export or a Keras file."""
+"""Predictions for files: of a workdir's model, or of any other, for a folder of images, as CSV."""
 
 import csv
-import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,35 +12,16 @@ from scipy.special import softmax
 from tqdm import tqdm
 
 from metassl_tf.config import Config
-from metassl_tf.data.examples import Examples
 from metassl_tf.data.image_files import list_images
 from metassl_tf.data.images import EXTENSIONS, decode_image
-from metassl_tf.data.views import reader
 from metassl_tf.engine.csv_names import file_cell
-from metassl_tf.engine.export import read_keras, read_saved_model
-from metassl_tf.engine.interface import Interface
+from metassl_tf.engine.predictor import Predictor
 from metassl_tf.engine.trained import PARAMETERS, Checkpoint, Parameters, TrainedRun
 from metassl_tf.errors import UserError
 
 _logger = logging.getLogger(__name__)
 
 _NAMED_AT_MOST = 5
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Predictor:
-    """A model that predicts.
-
-    Attributes:
-      interface: what it takes and returns.
-      logits: `raw` and `ema` for a run, `model` for a saved model -> function from a batch of raw examples to float32
-        [N, classes] whose softmax are the probabilities. The last one is the one that is exported.
-      step: training step of the weights; None where it is not known.
-    """
-
-    interface: Interface
-    logits: Mapping[str, Callable[[tf.Tensor], tf.Tensor]]
-    step: int | None = None
 
 
 def from_run(run: TrainedRun, checkpoint: Checkpoint) -> Predictor:
@@ -72,60 +52,6 @@ def from_run(run: TrainedRun, checkpoint: Checkpoint) -> Predictor:
     return Predictor(
         interface=run.interface, logits={kind: logits for kind, (logits, _) in functions.items()}, step=max(steps)
     )
-
-
-def from_saved(path: Path) -> Predictor:
-    """Makes the predictor of an export folder or a Keras file.
-
-    Args:
-      path: what `metassl_tf.engine.export.export_network` wrote.
-
-    Returns:
-      The predictor.
-
-    Raises:
-      UserError: it is neither, or damaged.
-    """
-    if (path / "saved_model.pb").is_file():
-        loaded, interface = read_saved_model(path)
-
-        def probabilities(raw: tf.Tensor) -> tf.Tensor:
-            return loaded.signatures["serving_default"](**{interface.raw.name: raw})["probabilities"]
-    elif path.is_file():
-        model, interface = read_keras(path)
-        probabilities = tf.function(lambda raw: model(raw, training=False), input_signature=[interface.raw])
-    else:
-        hint = " It is a workdir: name it with --workdir." if (path / "config.flags").is_file() else ""
-        found = "is no SavedModel: it has no saved_model.pb" if path.is_dir() else "does not exist"
-        raise UserError(
-            f"--saved_model={path} {found}.{hint} Expected an export folder or a .keras file, such as DIR/export or "
-            "DIR/model.keras of a run."
-        )
-    smallest = np.finfo(np.float32).tiny  # a probability of 0 has no logarithm
-    return Predictor(
-        interface=interface, logits={"model": lambda raw: tf.math.log(tf.maximum(probabilities(raw), smallest))}
-    )
-
-
-def predict_examples(predictor: Predictor, examples: Examples, *, batch_size: int) -> dict[str, np.ndarray]:
-    """Predicts examples of a dataset.
-
-    Args:
-      predictor: the model.
-      examples: N examples of the model's shape.
-      batch_size: examples per batch.
-
-    Returns:
-      Name of each kind of weights -> logits float32 [N, classes].
-    """
-    read = reader(examples)
-    batches = tf.data.Dataset.range(len(examples)).batch(batch_size).map(read, num_parallel_calls=tf.data.AUTOTUNE)
-    parts: list[dict[str, np.ndarray]] = []
-    with tqdm(total=len(examples), unit=" examples", disable=None) as progress:
-        for raw in batches.prefetch(2):
-            parts.append({kind: logits(raw).numpy() for kind, logits in predictor.logits.items()})
-            progress.update(len(raw))
-    return {kind: np.concatenate([part[kind] for part in parts]) for kind in predictor.logits}
 
 
 def _predict_files(predictor: Predictor, paths: Sequence[str], batch_size: int) -> Iterator[tuple[int, np.ndarray]]:

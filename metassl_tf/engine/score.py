@@ -14,7 +14,8 @@ from metassl_tf.data.pollution import separate_unknown_classes
 from metassl_tf.data.sources import load_dataset
 from metassl_tf.engine.interface import Interface
 from metassl_tf.engine.metrics import evaluate_logits
-from metassl_tf.engine.predict import Predictor, predict_examples, write_predictions
+from metassl_tf.engine.predict import write_predictions
+from metassl_tf.engine.predictor import Predictor, predict_examples
 from metassl_tf.engine.results import to_json
 from metassl_tf.engine.workdir import write_atomically
 from metassl_tf.errors import UserError, near_match

@@ -142,7 +142,13 @@ def build(config: Config, *, strategy: tf.distribute.Strategy | None = None) -> 
     views = make_views(config, dataset)
     _check_batches(config, split, dataset)
     with strategy.scope():
-        model = build_model(config.train.model, config.model, dataset.train.shape, dataset.num_classes)
+        model = build_model(
+            config.train.model,
+            config.model,
+            dataset.train.shape,
+            dataset.num_classes,
+            single_logit=config.train.single_logit,
+        )
         learner = Learner(model, _optimization(config), seed=config.run.seed)
     examples = parts._asdict()
     if config.meta_rule(PerExampleWeights) and not len(parts.meta_validation):

@@ -120,7 +120,13 @@ def _untrained(config: Config, interface: Interface) -> keras.Model:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.run.precision)
     try:
-        return build_model(config.train.model, config.model, interface.shape, len(interface.class_names))
+        return build_model(
+            config.train.model,
+            config.model,
+            interface.shape,
+            len(interface.class_names),
+            single_logit=config.train.single_logit,
+        )
     finally:
         keras.config.set_dtype_policy(policy)
 

@@ -16,7 +16,7 @@ from metassl_tf.meta.weight_table import WeightTable
 from metassl_tf.meta.weighting import Weighting
 
 # Adam moves a weight by at most about its learning rate each time: below this the weights stay what they were.
-_SMALLEST_MOVEMENT = 0.1
+SMALLEST_MOVEMENT = 0.1
 
 
 def build_weighting(
@@ -120,7 +120,8 @@ def _check_validation(examples: Examples, class_names: tuple[str, ...]) -> None:
 
 def _warn_of_small_movement(settings: PerExampleWeights, expected: float) -> None:
     logging.info("Each weight is expected to be updated %.1f times.", expected)
-    if settings.weight_optimizer != "sgd" and expected * settings.weight_learning_rate < _SMALLEST_MOVEMENT:
+    bounded = settings.weight_optimizer != "sgd"
+    if not expected or (bounded and expected * settings.weight_learning_rate < SMALLEST_MOVEMENT):
         logging.warning(
             "The weights will hardly move: %.1f updates per example of at most about %g each. Lower "
             "--weight_update_steps, raise --weight_learning_rate, or set --weight_updates_per_example.",

@@ -119,7 +119,9 @@ def _subset(objective: Objective, seed: tf.Tensor) -> tf.Tensor:
     seed = tf.random.experimental.stateless_fold_in(
         seed, distribution.replica_context().replica_id_in_sync_group, alg="philox"
     )
-    return 2.0 * tf.floor(2.0 * tf.random.stateless_uniform([objective.num_examples], seed, alg="philox"))
+    # Whole numbers, unlike fractions, are the same ones under XLA.
+    drawn = tf.random.stateless_uniform([objective.num_examples], seed, 0, 2, tf.int32, alg="philox")
+    return 2.0 * tf.cast(drawn, tf.float32)
 
 
 def _exact(objective: Objective, layer: LastLayer, right: tf.Tensor, damping: float) -> tf.Tensor:

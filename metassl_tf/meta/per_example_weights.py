@@ -91,11 +91,14 @@ class PerExampleWeights:
         """
         if self.weight_update_steps:
             return self.weight_update_steps
-        visits = (total_steps - self.weight_warmup_steps) * batch_size / num_unlabeled
+        visits = (total_steps - self.weight_warmup_steps) * self._visits_per_step(batch_size, num_unlabeled)
         return max(1, int(visits / self.weight_updates_per_example))
 
     def expected_updates(self, *, total_steps: int, batch_size: int, num_unlabeled: int) -> float:
         """Updates per example by the end of the run, if every visit at an update counts."""
         every = self.update_steps(total_steps=total_steps, batch_size=batch_size, num_unlabeled=num_unlabeled)
         first = -(-self.weight_warmup_steps // every) * every
-        return max(0, -(-(total_steps - first) // every)) * batch_size / num_unlabeled
+        return max(0, -(-(total_steps - first) // every)) * self._visits_per_step(batch_size, num_unlabeled)
+
+    def _visits_per_step(self, batch_size: int, num_unlabeled: int) -> float:
+        return 1.0 if self.single_weight else batch_size / num_unlabeled  # every batch moves a weight that all share

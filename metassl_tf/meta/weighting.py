@@ -1,5 +1,7 @@
 """The training step with learned weights: every step uses them, every N-th moves them."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from metassl_tf.algorithms.base import Algorithm, Batch, Context, Examples
@@ -7,9 +9,9 @@ from metassl_tf.errors import UserError
 from metassl_tf.hypergrad.last_layer import LARGEST_EXACT
 from metassl_tf.hypergrad.solvers import GROWN
 from metassl_tf.learner import distribution
-from metassl_tf.learner.learner import Learner
-from metassl_tf.learner.step import Evaluated, Sums, apply, evaluate, training_step
-from metassl_tf.meta.influence import Inverse, influence
+from metassl_tf.learner.learner import Call, Learner
+from metassl_tf.learner.step import Sums, apply, evaluate, training_step
+from metassl_tf.meta.influence import Influence, Inverse, influence
 from metassl_tf.meta.per_example_weights import PerExampleWeights
 from metassl_tf.meta.scopes import LastLayer, Objective, StepLosses, head_inputs, network_objective, scope_parameters
 from metassl_tf.meta.weight_table import WeightTable
@@ -101,19 +103,7 @@ class Weighting:
             unlabeled_weight=unlabeled_weight,
             example_weights=weights,
         )
-        step = StepLosses(
-            algorithm=self._algorithm,
-            batch=batch,
-            context=context,
-            unlabeled_weight=unlabeled_weight,
-            example_weights=weights,
-            masked=not self.settings.move_masked,
-        )
-        objective, layer = self._objective(step, evaluated, validation)
-        seed = tf.random.experimental.stateless_fold_in(
-            tf.constant([self._seed & 0x7FFFFFFF, 0x5EED]), tf.cast(context.step, tf.int32), alg="philox"
-        )
-        found = influence(objective, self._inverse, layer=layer, seed=seed)
+        found = self.influence_of(batch, validation, context, unlabeled_weight, evaluated.forward.calls)
         sums = apply(self._learner, evaluated, context)
         index, derivative = distribution.gather_all([batch.unlabeled.index, found.derivative])
         size = tf.reduce_mean(tf.abs(derivative))
@@ -121,6 +111,37 @@ class Weighting:
         sums[_INFLUENCE] = tf.where(tf.math.is_finite(size), tf.stack([size, 1.0]), tf.zeros([2]))
         sums[_LOSS] = tf.stack([found.validation_loss, 1.0])
         return sums, index, derivative, found.grew
+
+    def influence_of(
+        self,
+        batch: Batch,
+        validation: Examples,
+        context: Context,
+        unlabeled_weight: tf.Tensor,
+        calls: Sequence[Call],
+    ) -> Influence:
+        """Derivatives by the weights of this replica's examples, before anything moves.
+
+        Args:
+          batch: this replica's part of the global batch.
+          validation: its part of the validation batch, with the view "plain".
+          context: where in the run this is.
+          unlabeled_weight: float32 scalar.
+          calls: the forward passes that the algorithm has made of the batch at the present weights.
+        """
+        step = StepLosses(
+            algorithm=self._algorithm,
+            batch=batch,
+            context=context,
+            unlabeled_weight=unlabeled_weight,
+            example_weights=self.table.weights(batch.unlabeled.index),
+            masked=not self.settings.move_masked,
+        )
+        objective, layer = self._objective(step, calls, validation)
+        seed = tf.random.experimental.stateless_fold_in(
+            tf.constant([self._seed & 0x7FFFFFFF, 0x5EED]), tf.cast(context.step, tf.int32), alg="philox"
+        )
+        return influence(objective, self._inverse, layer=layer, seed=seed)
 
     def move(self, step: tf.Tensor, index: tf.Tensor, derivative: tf.Tensor, grew: tf.Tensor) -> None:
         """Moves the weights of a global batch; call it outside of replicas."""
@@ -145,7 +166,7 @@ class Weighting:
         )
 
     def _objective(
-        self, step: StepLosses, evaluated: Evaluated, validation: Examples
+        self, step: StepLosses, calls: Sequence[Call], validation: Examples
     ) -> tuple[Objective, LastLayer | None]:
         training = self.settings.influence_batch_norm == "training"
         inputs = {"validation": validation.views["plain"]}
@@ -160,7 +181,6 @@ class Weighting:
                 training=training,
             )
             return objective, None
-        calls = evaluated.forward.calls
         if not training:
             again = self._learner.begin(step.context.step, training=False)
             step.terms(again)

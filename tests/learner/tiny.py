@@ -19,8 +19,11 @@ LABELED, UNLABELED = 4, 8
 STEPS = 10
 
 
-def network(*, batch_norm: bool = False, seed: int = 0) -> keras.Model:
-    """Dense, perhaps batch norm, tanh, Dense; weights so large that some predictions are confident and some are not."""
+def network(*, batch_norm: bool = False, dropout: float = 0.0, seed: int = 0) -> keras.Model:
+    """Dense, perhaps batch norm, tanh, perhaps dropout, Dense.
+
+    The weights are so large that some predictions are confident and some are not.
+    """
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((FEATURES,))
     # Batch norm subtracts a bias again, which would then get no gradient.
@@ -30,6 +33,8 @@ def network(*, batch_norm: bool = False, seed: int = 0) -> keras.Model:
     if batch_norm:
         hidden = keras.layers.BatchNormalization(synchronized=True, momentum=0.9)(hidden)
     hidden = keras.layers.Activation("tanh")(hidden)
+    if dropout:
+        hidden = keras.layers.Dropout(dropout)(hidden)
     logits = keras.layers.Dense(CLASSES, kernel_initializer=keras.initializers.RandomNormal(stddev=1.5))(hidden)
     return keras.Model(inputs, logits)
 

@@ -18,7 +18,18 @@ from metassl_tf.errors import UserError, near_match
 from tools.benchmarks.augmentation import rand_augment_vs_official
 from tools.benchmarks.compare import NotMeasurableError, summary
 from tools.benchmarks.engine_loop import engine_vs_bare_loop
+from tools.benchmarks.influence import (
+    exact_vs_identity,
+    exact_vs_neumann,
+    many_classes_vs_forward,
+    scores_vs_batch_gradient,
+    scores_vs_serial,
+    scores_vs_vectorized_map,
+    weight_table_1e8_vs_1e4,
+    weight_update_vs_step,
+)
 from tools.benchmarks.input_pipeline import pipeline_vs_step
+from tools.benchmarks.per_example import layerwise_vs_serial, layerwise_vs_vectorized
 from tools.benchmarks.pytorch import step_vs_pytorch
 
 RUNS, QUICK_RUNS = 15, 5
@@ -46,6 +57,16 @@ BENCHMARKS = {
     "rand_augment_vs_official": Benchmark(rand_augment_vs_official, 3.0, "higher"),
     "pipeline_vs_step": Benchmark(pipeline_vs_step, 5.0, "higher"),
     "step_vs_pytorch": Benchmark(step_vs_pytorch, 1.05, "lower"),
+    "scores_vs_batch_gradient": Benchmark(scores_vs_batch_gradient, 1.15, "lower"),
+    "scores_vs_vectorized_map": Benchmark(scores_vs_vectorized_map, 1.5, "higher"),
+    "scores_vs_serial": Benchmark(scores_vs_serial, 2.5, "higher"),
+    "layerwise_vs_serial": Benchmark(layerwise_vs_serial, 1.0, "higher"),
+    "layerwise_vs_vectorized": Benchmark(layerwise_vs_vectorized, 1.0, "higher"),
+    "weight_update_vs_step": Benchmark(weight_update_vs_step, 0.25, "lower"),
+    "exact_vs_identity": Benchmark(exact_vs_identity, 1.2, "lower"),
+    "exact_vs_neumann": Benchmark(exact_vs_neumann, 5.0, "higher"),
+    "many_classes_vs_forward": Benchmark(many_classes_vs_forward, 2.0, "lower"),
+    "weight_table_1e8_vs_1e4": Benchmark(weight_table_1e8_vs_1e4, 1.5, "lower"),
 }
 
 

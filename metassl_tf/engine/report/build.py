@@ -10,7 +10,8 @@ from metassl_tf.engine.report.page import Section, render_page
 from metassl_tf.engine.report.quality import calibration_section, confusion_section, recall_section
 from metassl_tf.engine.report.regions import regions_section
 from metassl_tf.engine.report.usage import reproduce_section, serve_section, settings_section
-from metassl_tf.engine.report.weights import suspicious_section, trusted_section, weights_map_section, weights_section
+from metassl_tf.engine.report.weighted_examples import suspicious_section, trusted_section, weights_map_section
+from metassl_tf.engine.report.weights import weights_section
 from metassl_tf.engine.workdir import Workdir, write_atomically
 
 SectionFunction = Callable[[Content], Section | None]

@@ -10,19 +10,26 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib import style
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 INK = "#010203"
 FAINT = "#040506"
 BLUE = "#3f83c8"
 ORANGE = "#e07b29"
+GREY = "#8b949e"
 COLORS = (BLUE, ORANGE, "#3fa36b", "#c9548c", "#8a6fc9", "#a8872b", "#2fa3b5", "#d25146", "#7f8c3a", "#8c7b75")
 
 _MARKERS_BELOW = 40
+_BINS = 40
 _TICKS = (1, 2, 2.5, 5, 10)
 _LOG_FROM_RATIO = 200.0
 # On top of matplotlib's own defaults: a matplotlibrc of the user changes nothing.
@@ -85,6 +92,38 @@ class Line:
         ]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Band:
+    """What lies between two values at each step.
+
+    Attributes:
+      name: for the legend.
+      steps: where they were measured, rising.
+      low: lower ends, as many.
+      high: upper ends, as many.
+    """
+
+    name: str
+    steps: Sequence[int]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bars:
+    """One of the kinds of things that a histogram counts.
+
+    Attributes:
+      name: for the legend.
+      values: float [N], finite; may be empty.
+      color: a colour of this module.
+    """
+
+    name: str
+    values: npt.NDArray[Any]
+    color: str
+
+
 def svg(draw: Callable[[Figure], None], *, width: float, height: float) -> bytes:
     """Draws a chart.
 
@@ -110,12 +149,13 @@ def svg(draw: Callable[[Figure], None], *, width: float, height: float) -> bytes
     return text.encode()
 
 
-def line_chart(lines: Sequence[Line], *, fraction: bool) -> bytes:
+def line_chart(lines: Sequence[Line], *, fraction: bool, bands: Sequence[Band] = ()) -> bytes:
     """Draws values over steps.
 
     Args:
       lines: at least one.
       fraction: values are shares of 1, shown as percentages.
+      bands: areas behind the lines, each within the one before.
 
     Returns:
       An SVG file. The vertical axis is logarithmic where positive values span more than two decades.
@@ -123,9 +163,15 @@ def line_chart(lines: Sequence[Line], *, fraction: bool) -> bytes:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
+        handles: list[Artist] = []
+        covered = 1.0  # what shows through the bands so far
+        for shade, band in zip(np.linspace(0.18, 0.55, len(bands)), bands, strict=True):
+            alpha, covered = 1.0 - (1.0 - shade) / covered, 1.0 - shade
+            axes.fill_between(band.steps, band.low, band.high, color=BLUE, alpha=alpha, linewidth=0)
+            handles.append(Patch(color=BLUE, alpha=shade, linewidth=0, label=band.name))
         for line in lines:
             steps, values = [list(column) for column in zip(*line.points, strict=True)] or ([], [])
-            axes.plot(
+            handles += axes.plot(
                 steps,
                 values,
                 color=COLORS[line.color % len(COLORS)],
@@ -135,12 +181,53 @@ def line_chart(lines: Sequence[Line], *, fraction: bool) -> bytes:
                 marker="o" if len(steps) < _MARKERS_BELOW else None,
                 markersize=2.5,
             )
-        _style_axes(axes, [value for line in lines for _, value in line.points], fraction=fraction)
-        if len(lines) > 1:
+        shown = [value for line in lines for _, value in line.points]
+        _style_axes(axes, [*shown, *(value for band in bands for value in (*band.low, *band.high))], fraction=fraction)
+        if in_legend > 1:
+            figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=1.8, columnspacing=1.2)
+
+    in_legend = len(lines) + len(bands)
+    legend_rows = math.ceil(in_legend / 2) if in_legend > 1 else 0
+    return svg(draw, width=4.4, height=2.5 + 0.19 * legend_rows)
+
+
+def histogram(kinds: Sequence[Bars], *, label: str) -> bytes:
+    """Draws how many examples have which value.
+
+    Args:
+      kinds: drawn on top of each other; at least one has values. Whole numbers get whole bins.
+      label: what the values are.
+
+    Returns:
+      An SVG file.
+    """
+    kinds = [kind for kind in kinds if len(kind.values)]
+    values = np.concatenate([kind.values for kind in kinds])
+    if values.dtype.kind == "i":
+        width = -(-int(np.ptp(values) + 1) // _BINS)
+        edges = np.arange(values.min(), values.max() + 1 + width, width) - 0.5
+    else:
+        edges = np.histogram_bin_edges(values, _BINS)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.hist(
+            [kind.values for kind in kinds],
+            bins=edges.tolist(),
+            stacked=True,
+            color=[kind.color for kind in kinds],
+            label=[kind.name for kind in kinds],
+        )
+        axes.set_xlabel(label)
+        axes.set_ylabel("examples")
+        axes.grid(visible=True, axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=_TICKS, integer=values.dtype.kind == "i"))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=_TICKS, integer=True))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
+        if len(kinds) > 1:
             figure.legend(loc="outside lower center", ncols=2, handlelength=1.8, columnspacing=1.2)
 
-    legend_rows = math.ceil(len(lines) / 2) if len(lines) > 1 else 0
-    return svg(draw, width=4.4, height=2.5 + 0.19 * legend_rows)
+    return svg(draw, width=4.4, height=2.5 + (0.19 * math.ceil(len(kinds) / 2) if len(kinds) > 1 else 0.0))
 
 
 def _style_axes(axes: Axes, values: Sequence[float], *, fraction: bool) -> None:

@@ -14,6 +14,7 @@ from metassl_tf.engine.report.page import Section, paragraphs
 _ACCURACY = "Accuracy"
 _SHARES = "Shares and accuracies in training batches"
 _LOSSES = "Loss terms in training batches"
+_WEIGHTS = "weights"  # learned weights have a section of their own
 
 
 def curves_section(content: Content) -> Section | None:
@@ -84,8 +85,10 @@ def _trained(rows: list[Row]) -> dict[str, list[Line]]:
     found: dict[tuple[str, str], dict[int, float]] = {}
     for row in rows:
         for group, metrics in row.items():
-            if isinstance(metrics, Mapping) and not _is_set(metrics):
+            if isinstance(metrics, Mapping) and not _is_set(metrics) and group != _WEIGHTS:
                 for metric, value in _numbers(metrics):
+                    if metric.startswith(f"{_WEIGHTS}/"):
+                        continue
                     found.setdefault((group, metric), {})[row["step"]] = value
     lines: dict[str, list[Line]] = {}
     for (group, metric), values in found.items():

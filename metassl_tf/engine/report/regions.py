@@ -1,5 +1,7 @@
 """For points of the plane: which class the model sees where."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -59,11 +61,9 @@ def draw_regions(
     Returns:
       An SVG file.
     """
-    colors = np.array([to_rgb(charts.COLORS[number % len(charts.COLORS)]) for number in range(len(class_names))])
+    colors = _class_colors(len(class_names))
 
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        paint(axes, regions, colors)
+    def draw(figure: Figure, axes: Axes) -> None:
         dots = unlabeled.inputs[:MOST_POINTS]
         axes.scatter(dots[:, 0], dots[:, 1], s=3, color=charts.INK, alpha=0.35, linewidths=0)
         if predictions is not None:
@@ -82,16 +82,40 @@ def draw_regions(
                 zorder=3,
                 label=None if name is None else f"labeled: {name}",
             )
-        axes.set_aspect("equal")
         figure.legend(loc="outside lower center", ncols=2)
 
+    return draw_plane(regions, draw)
+
+
+def draw_plane(regions: Regions, draw: Callable[[Figure, Axes], None]) -> bytes:
+    """Draws something over the predicted classes of the plane.
+
+    Args:
+      regions: predictions on a grid.
+      draw: adds to the axes, and what stands beside them to the figure.
+
+    Returns:
+      An SVG file.
+    """
+
+    def both(figure: Figure) -> None:
+        axes = figure.subplots()
+        _paint(axes, regions)
+        draw(figure, axes)
+        axes.set_aspect("equal")
+
     aspect = float(np.ptp(regions.vertical) / np.ptp(regions.horizontal))
-    return charts.svg(draw, width=6.5, height=min(max(0.7 + 6.0 * aspect, 2.5), 9.0))
+    return charts.svg(both, width=6.5, height=min(max(0.7 + 6.0 * aspect, 2.5), 9.0))
 
 
-def paint(axes: Axes, regions: Regions, colors: npt.NDArray[np.float64]) -> None:
+def _class_colors(num_classes: int) -> npt.NDArray[np.float64]:
+    return np.array([to_rgb(charts.COLORS[number % len(charts.COLORS)]) for number in range(num_classes)])  # [K, 3]
+
+
+def _paint(axes: Axes, regions: Regions) -> None:
     """Colours each place by its class, transparent where the model is no surer than chance."""
-    num_classes = len(colors)
+    num_classes = regions.probabilities.shape[-1]
+    colors = _class_colors(num_classes)
     chance = 1.0 / num_classes
     confidence = (regions.probabilities.max(axis=-1) - chance) / (1.0 - chance)
     pixels = np.concatenate(

@@ -35,6 +35,7 @@ p { margin: .5rem 0; max-width: 48rem; }
 .headline { margin: 0; font-size: 3.25rem; font-weight: 700; line-height: 1.1; font-variant-numeric: tabular-nums; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem 2rem; }
 .columns > * { min-width: 0; }
+.scroll + .charts { margin-top: 1.25rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem; }
 figure { margin: 0; }
 .chart { min-width: 0; padding: .9rem 1rem .6rem; border: 1px solid var(--faint); border-radius: .5rem; }

@@ -1,0 +1,317 @@
+"""Eq. 6 on a network with batch norm: every inverse and every scope, on one device and on two."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from metassl_tf.algorithms.uda import Uda
+from metassl_tf.hypergrad.products import forward_mode_product, gradient, jacobian_vector_product
+from metassl_tf.learner import distribution
+from metassl_tf.learner.learner import Learner
+from metassl_tf.meta.influence import Inverse, _subset, influence
+from metassl_tf.meta.scopes import LastLayer, Objective
+from tests.learner import tiny
+from tests.meta import reference
+from tests.meta.reference import ALGORITHMS, UNLABELED_WEIGHT, WEIGHTS, relative_error
+
+DAMPING = 0.05
+SEED = tf.constant([1, 2])
+
+
+def inverse(method: str, **settings: Any) -> Inverse:
+    return Inverse(**({"method": method, "damping": DAMPING, "iterations": 20, "step_size": 0.1} | settings))
+
+
+def found(
+    algorithm: str,
+    how: Inverse,
+    *,
+    scope: str = "last_layer",
+    training: bool = True,
+    own: Learner | None = None,
+    seed: tf.Tensor = SEED,
+    **step: Any,
+) -> tuple[np.ndarray, float, bool]:
+    """Derivative, validation loss and whether the series grew, in a graph on one device."""
+    own = own or reference.learner()
+    losses = reference.step_losses(ALGORITHMS[algorithm], **step)
+
+    @tf.function(autograph=False)
+    def once() -> Any:
+        objective, layer = reference.objective(own, scope, losses, reference.validation(), training=training)
+        return influence(objective, how, layer=layer, seed=seed)
+
+    result = once()
+    return result.derivative.numpy(), float(result.validation_loss), bool(result.grew)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_exact_is_the_dense_solution(algorithm: str, training: bool) -> None:
+    problem = reference.last_layer_problem(reference.learner().model, ALGORITHMS[algorithm], training=training)
+    derivative, loss, grew = found(algorithm, inverse("exact"), training=training)
+    assert relative_error(derivative, problem.influence(DAMPING)) < 1e-5
+    assert loss == pytest.approx(problem.validation_loss, rel=1e-5)
+    assert not grew
+    np.testing.assert_array_equal(derivative != 0, problem.mask)  # masked: exactly 0
+
+
+def test_masked_examples_have_the_derivative_they_would_have() -> None:
+    model, algorithm = reference.learner().model, ALGORITHMS["fixmatch"]
+    expected = reference.last_layer_problem(model, algorithm, masked=False).influence(DAMPING)
+    derivative, _, _ = found("fixmatch", inverse("exact"), masked=False)
+    assert relative_error(derivative, expected) < 1e-5
+    assert np.all(derivative != 0)
+
+
+def test_iterated_inverses_reach_the_exact_one_on_the_last_layer() -> None:
+    expected, _, _ = found("fixmatch", inverse("exact"))
+    for method, settings in {
+        "conjugate_gradient": {"iterations": 40},
+        "neumann": {"iterations": 400, "step_size": 0.5},
+    }.items():
+        derivative, _, grew = found("fixmatch", inverse(method, **settings))
+        assert relative_error(derivative, expected) < 1e-4, method
+        assert not grew
+    few, _, _ = found("fixmatch", inverse("conjugate_gradient", iterations=2))
+    assert relative_error(few, expected) > 1e-3
+
+
+@pytest.mark.parametrize("scope", ["last_layer", "last_block", "all"])
+def test_identity_is_the_inner_product(scope: str) -> None:
+    own, algorithm = reference.learner(), ALGORITHMS["fixmatch"]
+    problem = reference.network_problem(own, algorithm)
+    # In the model's order: hidden kernel, batch norm's scale and offset, last kernel and bias.
+    sizes = [int(tf.size(variable)) for variable in own.trainable_variables]
+    start = {"last_layer": sum(sizes[:-2]), "last_block": 0, "all": 0}[scope]
+    expected = -problem.unlabeled[:, start:] @ problem.validation[start:]
+    derivative, _, _ = found("fixmatch", inverse("identity"), scope=scope)
+    assert relative_error(derivative, expected) < 1e-5
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_whole_network_in_training_mode_follows_the_jacobian_of_the_losses(algorithm: str) -> None:
+    """Batch norm lets every example act on the losses of all: gradients of single examples would be others."""
+    damping = 8.0  # more than the network bends down anywhere
+    problem = reference.network_problem(reference.learner(), ALGORITHMS[algorithm])
+    assert np.linalg.eigvalsh(problem.hessian).min() > -damping / 2
+    derivative, loss, _ = found(algorithm, inverse("conjugate_gradient", iterations=40, damping=damping), scope="all")
+    assert relative_error(derivative, problem.influence(damping)) < 1e-4
+    assert loss == pytest.approx(problem.validation_loss, rel=1e-5)
+    np.testing.assert_array_equal(derivative != 0, problem.mask)
+
+
+def test_neumann_on_the_whole_network_is_the_partial_sum() -> None:
+    problem = reference.network_problem(reference.learner(), ALGORITHMS["fixmatch"])
+    matrix = np.eye(len(problem.hessian)) - 0.1 * (problem.hessian + DAMPING * np.eye(len(problem.hessian)))
+    direction = 0.1 * sum(np.linalg.matrix_power(matrix, power) @ problem.validation for power in range(5))
+    derivative, _, _ = found("fixmatch", inverse("neumann", iterations=5), scope="all")
+    assert relative_error(derivative, -problem.unlabeled @ direction) < 1e-4
+
+
+def test_whole_network_in_inference_mode_follows_gradients_of_single_examples() -> None:
+    own, algorithm = reference.learner(), ALGORITHMS["fixmatch"]
+    problem = reference.network_problem(own, algorithm, training=False)
+    batch = tiny.batch_for(algorithm)
+    target = tf.argmax(own.predict(batch.unlabeled.views["weak"], parameters="raw"), axis=1)
+    each = []
+    for place in range(tiny.UNLABELED):
+        with tf.GradientTape() as tape:
+            logits = own.predict(batch.unlabeled.views["strong"][place : place + 1], parameters="raw")
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=target[place : place + 1], logits=logits)
+        parts = tape.gradient(loss, own.trainable_variables)
+        each.append(np.concatenate([np.reshape(part, -1) for part in parts]))
+    each = np.stack(each) * (UNLABELED_WEIGHT * problem.mask / tiny.UNLABELED)[:, np.newaxis]
+    derivative, _, _ = found("fixmatch", inverse("identity"), scope="all", training=False)
+    assert relative_error(derivative, -each @ problem.validation) < 1e-5
+
+
+def test_modes_of_batch_norm_give_different_influences() -> None:
+    for scope in ("last_layer", "all"):
+        training, _, _ = found("fixmatch", inverse("identity"), scope=scope)
+        inference, _, _ = found("fixmatch", inverse("identity"), scope=scope, training=False)
+        assert relative_error(inference, training) > 0.01
+
+
+def test_forward_mode_is_double_backward_through_synchronised_batch_norm_on_one_device() -> None:
+    for algorithm in ALGORITHMS.values():
+        objective, _ = reference.objective(
+            reference.learner(), "all", reference.step_losses(algorithm), reference.validation()
+        )
+        direction = gradient(objective.validation, objective.parameters)
+        scores = [
+            along(objective.unlabeled, objective.parameters, direction)
+            for along in (forward_mode_product, jacobian_vector_product)
+        ]
+        assert relative_error(*scores) < 1e-5
+
+
+@functools.cache
+def last_layer() -> tuple[Learner, Objective, LastLayer]:
+    own = reference.learner()
+    return own, *reference.objective(
+        own, "last_layer", reference.step_losses(ALGORITHMS["fixmatch"]), reference.validation()
+    )
+
+
+def after(steps: int, step_size: float, weights: np.ndarray) -> tuple[list[np.ndarray], float]:
+    """Points of gradient descent on the last layer in NumPy float64, and the validation loss at the last."""
+    own, _, layer = last_layer()
+    weighted = dataclasses.replace(layer.step, example_weights=tf.constant(weights, tf.float32))
+    objective = dataclasses.replace(layer, step=weighted).objective(own)
+    start = objective.parameters[0].numpy().astype(np.float64)
+    points = [start]
+    for _ in range(steps):
+        at = points[-1]
+        slope = gradient(objective.training, [tf.constant(at, tf.float32)])[0].numpy().astype(np.float64)
+        points.append(at - step_size * (slope + objective.decay[0].numpy() * at + DAMPING * (at - start)))
+    return points, float(objective.validation([tf.constant(points[-1], tf.float32)]))
+
+
+def test_one_unrolled_step_is_differentiated_exactly() -> None:
+    step_size, change = 0.5, 0.05
+    derivative, _, _ = found("fixmatch", inverse("unrolled", iterations=1, step_size=step_size))
+    expected = []
+    for example in range(tiny.UNLABELED):
+        ends = []
+        for sign in (1, -1):
+            weights = WEIGHTS.astype(np.float64)
+            weights[example] += sign * change
+            ends.append(after(1, step_size, weights)[1])
+        expected.append((ends[0] - ends[1]) / (2 * change))
+    assert relative_error(derivative, expected) < 1e-3
+
+
+def test_unrolled_takes_the_curvature_of_every_step() -> None:
+    step_size, steps = 1.0, 3
+    points, _ = after(steps, step_size, WEIGHTS)
+    _, objective, _ = last_layer()
+    size = points[0].size
+
+    def dense(at: np.ndarray) -> np.ndarray:
+        point = tf.constant(at, tf.float32)
+        with tf.GradientTape() as tape:
+            tape.watch(point)
+            slope = gradient(objective.training, [point])[0]
+        decay = np.repeat(objective.decay[0].numpy()[:, 0], tiny.CLASSES) + DAMPING
+        return np.reshape(tape.jacobian(slope, point), [size, size]) + np.diag(decay)
+
+    last = gradient(objective.validation, [tf.constant(points[-1], tf.float32)])[0].numpy().reshape(-1)
+    near = (np.eye(size) - step_size * dense(points[2])) @ last
+    direction = step_size * (last + near + (np.eye(size) - step_size * dense(points[1])) @ near)
+    problem = reference.last_layer_problem(reference.learner().model, ALGORITHMS["fixmatch"])
+    expected = -problem.unlabeled @ direction
+    derivative, _, _ = found("fixmatch", inverse("unrolled", iterations=steps, step_size=step_size))
+    assert relative_error(derivative, expected) < 1e-4
+
+
+def test_stochastic_estimates_scatter_around_the_series() -> None:
+    expected, _, _ = found("fixmatch", inverse("neumann", iterations=6))
+    how = inverse("stochastic", iterations=6)
+    own, losses = reference.learner(), reference.step_losses(ALGORITHMS["fixmatch"])
+
+    @tf.function(autograph=False)
+    def sample(seed: tf.Tensor) -> tf.Tensor:
+        objective, layer = reference.objective(own, "last_layer", losses, reference.validation())
+        return influence(objective, how, layer=layer, seed=seed).derivative
+
+    drawn = np.stack([sample(tf.constant([number, 0])).numpy() for number in range(200)])
+    np.testing.assert_array_equal(sample(tf.constant([0, 0])), drawn[0])
+    assert np.ptp(drawn[:, expected != 0], axis=0).min() > 0
+    error = (drawn.mean(axis=0) - expected)[expected != 0]
+    bars = drawn.std(axis=0, ddof=1)[expected != 0] / np.sqrt(len(drawn))
+    assert np.mean((error / bars) ** 2) < 3.0
+
+
+def test_derivative_is_free_of_the_weight_and_scales_with_the_unlabeled_weight() -> None:
+    plain, _, _ = found("fixmatch", inverse("identity"))
+    other, _, _ = found("fixmatch", inverse("identity"), weights=np.full(tiny.UNLABELED, 9.0, np.float32))
+    np.testing.assert_array_equal(plain, other)
+    tripled, _, _ = found("fixmatch", inverse("identity"), unlabeled_weight=3 * UNLABELED_WEIGHT)
+    np.testing.assert_allclose(tripled, 3 * plain, rtol=1e-5)
+
+
+def test_hessian_is_that_of_the_weighted_loss() -> None:
+    plain, _, _ = found("fixmatch", inverse("exact"))
+    other, _, _ = found("fixmatch", inverse("exact"), weights=WEIGHTS[::-1].copy())
+    assert relative_error(other, plain) > 0.01
+
+
+@pytest.mark.parametrize("method", ["neumann", "unrolled", "stochastic"])
+def test_series_that_grows_says_so_and_one_that_starts_from_nothing_does_not(method: str) -> None:
+    assert found("fixmatch", inverse(method, step_size=1e3, iterations=8))[2]
+    own = reference.learner()
+    own.head.bias.assign([float("nan")] * tiny.CLASSES)  # the network's fault, and not the series'
+    derivative, loss, grew = found("fixmatch", inverse(method, iterations=3), own=own)
+    assert not grew
+    assert np.isnan(loss)
+    assert np.any(np.isnan(derivative))
+
+
+ON_REPLICAS = {
+    ("last_layer", "exact"): {},
+    ("last_layer", "conjugate_gradient"): {"iterations": 4},
+    ("all", "identity"): {},
+    ("all", "neumann"): {"iterations": 2},
+}
+
+
+@pytest.mark.parametrize(("scope", "method"), ON_REPLICAS)
+def test_two_replicas_equal_one_device(scope: str, method: str, mirrored: tf.distribute.Strategy) -> None:
+    """With annealing as well, whose divisor is counted over all replicas."""
+    algorithm = Uda(threshold=0.82, temperature=0.5, annealing="linear")
+    how = inverse(method, **ON_REPLICAS[scope, method])
+    batch, examples = tiny.batch_for(algorithm), reference.validation()
+    results = {}
+    for name, strategy in (("one", tf.distribute.get_strategy()), ("two", mirrored)):
+        own = reference.learner(strategy)
+
+        def on_replica(own: Learner = own) -> Any:
+            part = tiny.replica_part((batch, tf.constant(WEIGHTS), examples))
+            losses = reference.step_losses(algorithm, batch=part[0], weights=part[1], step=5)
+            objective, layer = reference.objective(own, scope, losses, part[2])
+            result = influence(objective, how, layer=layer, seed=SEED)
+            return *distribution.gather_all([part[0].unlabeled.index, result.derivative]), result.validation_loss
+
+        @tf.function(autograph=False)
+        def once(strategy: Any = strategy, on_replica: Any = on_replica) -> Any:
+            return tiny.first_replica(strategy, strategy.run(on_replica))
+
+        results[name] = once()
+    np.testing.assert_array_equal(results["two"][0], np.arange(tiny.UNLABELED))  # the batch's order
+    assert relative_error(results["two"][1], results["one"][1]) < 1e-5
+    np.testing.assert_allclose(results["two"][2], results["one"][2], rtol=1e-5)
+
+
+def test_replicas_draw_apart(mirrored: tf.distribute.Strategy) -> None:
+    """Estimates of H of the same examples on both would not average."""
+    own = reference.learner(mirrored)
+    objective, _ = reference.objective(
+        own, "all", reference.step_losses(ALGORITHMS["fixmatch"]), reference.validation()
+    )
+
+    @tf.function(autograph=False)
+    def draw() -> Any:
+        return mirrored.experimental_local_results(mirrored.run(lambda: _subset(objective, SEED)))
+
+    first, second = draw()
+    assert np.any(first.numpy() != second.numpy())
+    assert set(np.unique(first)) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize(
+    ("scope", "method"), [("last_layer", "conjugate_gradient"), ("last_layer", "stochastic"), ("all", "neumann")]
+)
+def test_compiled_influence_is_the_same(scope: str, method: str) -> None:
+    own, losses = reference.learner(), reference.step_losses(ALGORITHMS["fixmatch"])
+
+    def once() -> tf.Tensor:
+        objective, layer = reference.objective(own, scope, losses, reference.validation())
+        return influence(objective, inverse(method, iterations=3), layer=layer, seed=SEED).derivative
+
+    plain, compiled = (tf.function(once, autograph=False, jit_compile=jit)() for jit in (False, True))
+    assert relative_error(compiled, plain) < 1e-4
