@@ -27,7 +27,7 @@ class LearnedWeights:
 
     Attributes:
       weight: float32.
-      updates: how often the weight was moved, int32.
+      updates: how often the weight was moved, int64.
       influence: latest derivative of the validation loss by the weight, float32; 0 where there was none.
       given_label: int64, -1 where none is given; None where the algorithm does not learn from given labels.
       truth: int64, the class kept for measuring, -1 where it is not known.
@@ -41,7 +41,7 @@ class LearnedWeights:
     """
 
     weight: npt.NDArray[np.float32]
-    updates: npt.NDArray[np.int32]
+    updates: npt.NDArray[np.int64]
     influence: npt.NDArray[np.float32]
     given_label: npt.NDArray[np.int64] | None
     truth: npt.NDArray[np.int64]

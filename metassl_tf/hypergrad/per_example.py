@@ -45,7 +45,9 @@ def serial(loss_of_one: Callable[[Any], tf.Tensor], variables: Sequence[Any], ex
       [batch, *variable.shape] for every variable, in its dtype; zero where the loss does not depend on it.
     """
     signature = [tf.TensorSpec(variable.shape, variable.dtype) for variable in variables]
-    return list(tf.map_fn(_gradient_of_one(loss_of_one, variables), examples, fn_output_signature=signature))
+    gradient = _gradient_of_one(loss_of_one, variables)
+    # TensorFlow 2.20 crashes now and then where convolutions of several iterations run at the same time.
+    return list(tf.map_fn(gradient, examples, fn_output_signature=signature, parallel_iterations=1))
 
 
 def _gradient_of_one(

@@ -171,8 +171,9 @@ def _longer(last: Sequence[tf.Tensor], first: Sequence[tf.Tensor], factor: float
 
     A first term that is not finite says something about the network, and nothing about the series.
     """
-    start = dot(first, first)
-    return tf.math.is_finite(start) & ~(dot(last, last) <= factor**2 * start)
+    start, end = dot(first, first), dot(last, last)
+    # Not ~(end <= ...), which TensorFlow turns into end > ... in a graph, where a NaN is lost.
+    return tf.math.is_finite(start) & ((end > factor**2 * start) | ~tf.math.is_finite(end))
 
 
 def _repeat(body: Callable[[list[Vector]], list[Vector]], state: list[Vector], count: int) -> list[Vector]:

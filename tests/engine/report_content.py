@@ -68,7 +68,7 @@ def make_weights(
     wrong = (truth + 1) % 3
     columns: dict[str, Any] = {
         "weight": values,
-        "updates": np.arange(len(values), dtype=np.int32) % 5 + 10,
+        "updates": np.arange(len(values), dtype=np.int64) % 5 + 10,
         "influence": np.zeros(len(values), np.float32),
         "given_label": np.where(deserving, truth, wrong) if measure == "given_label" else None,
         "truth": np.where(deserving, truth, -1) if measure == "pollution" else truth,
@@ -93,11 +93,11 @@ def with_summaries(rows: list[dict[str, Any]], weight: npt.NDArray[np.float32], 
     return rows
 
 
-def make_weighted(weights: LearnedWeights, **changes: Any) -> Content:
+def make_weighted(learned: LearnedWeights, **changes: Any) -> Content:
     """The content of a run with a learned weight for each of its unlabeled examples."""
-    rows = with_summaries(make_rows(("test", "validation")), weights.weight)
-    unlabeled = make_examples(len(weights.weight), 3, changes.get("modality", "image"), named=True)
-    return make_content(**{"rows": rows, "unlabeled": unlabeled, "weights": weights, **changes})
+    rows = with_summaries(make_rows(("test", "validation")), learned.weight)
+    unlabeled = make_examples(len(learned.weight), 3, changes.get("modality", "image"), named=True)
+    return make_content(**{"rows": rows, "unlabeled": unlabeled, "weights": learned, **changes})
 
 
 def make_content(

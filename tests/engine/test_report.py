@@ -6,13 +6,13 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from metassl_tf.engine.report.build import SECTIONS, render, write_report
+from metassl_tf.engine.report.content import Content
 from metassl_tf.engine.report.usage import serve_section
 from metassl_tf.engine.workdir import Workdir
 from tests.engine.report_content import Page, make_content, make_rows, make_weighted, make_weights, titles
@@ -21,23 +21,25 @@ IMAGE_TITLES = [
     "Result", "Curves", "Confusion matrix", "Recall per class", "Calibration", "Most confident mistakes",
     "Labeled examples", "Views", "Settings", "Reproduce", "Serve",
 ]  # fmt: skip
-
-
+WEIGHTS = make_weights(np.linspace(0.0, 1.6, 50), trustworthy=np.arange(50) % 4 > 0)
 CONTENTS = {
-    "images": {},
-    "two classes": {"num_classes": 2},
-    "a hundred classes": {"num_classes": 100},
-    "points": {"num_classes": 2, "modality": "points"},
-    "validation only": {"sets": ("validation",)},
-    "nothing measured": {"sets": ()},
-    "no mistakes": {"wrong": 0},
-    "nothing evaluated": {"sets": (), "rows": []},
+    "images": make_content(),
+    "two classes": make_content(num_classes=2),
+    "a hundred classes": make_content(num_classes=100),
+    "points": make_content(num_classes=2, modality="points"),
+    "validation only": make_content(sets=("validation",)),
+    "nothing measured": make_content(sets=()),
+    "no mistakes": make_content(wrong=0),
+    "nothing evaluated": make_content(sets=(), rows=[]),
+    "weights of images": make_weighted(WEIGHTS),
+    "weights of points": make_weighted(WEIGHTS, modality="points"),
+    "a single weight": make_weighted(WEIGHTS, weights=None),
 }
 
 
-@pytest.mark.parametrize("changes", CONTENTS.values(), ids=CONTENTS)
-def test_page_is_whole_and_needs_nothing_from_outside(changes: dict[str, Any]) -> None:
-    text = render(make_content(**changes))
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
+def test_page_is_whole_and_needs_nothing_from_outside(content: Content) -> None:
+    text = render(content)
     page = Page(text)
     assert text.startswith("<!DOCTYPE html>\n<html lang=")
     for tag in ("script", "iframe", "object", "base"):
@@ -73,7 +75,8 @@ def test_sections_for_points() -> None:
 
 
 def test_every_section_function_is_used() -> None:
-    shown = {*titles(render(make_content())), *titles(render(make_content(modality="points", num_classes=2)))}
+    pages = [render(make_weighted(WEIGHTS, modality="image")), render(make_weighted(WEIGHTS, modality="points"))]
+    shown = {title for page in pages for title in titles(page)}
     assert len(shown) == len(SECTIONS) == len(set(SECTIONS))
 
 

@@ -230,15 +230,18 @@ def test_scopes_of_the_models() -> None:
         assert names(model, "last_layer") == classifier
         assert names(model, "all") == [variable.path for variable in model.trainable_variables]
         block = {path.split("/")[0] for path in names(model, "last_block")}
-        assert block == {
-            "mlp": {"hidden2", "classifier"},
-            "convnet": {"stage3_2_conv", "stage3_2_bn", "classifier"},
-            "wide_resnet": {
-                *(f"stage3_block1_{part}" for part in ("1_bn", "1_conv", "2_bn", "2_conv", "shortcut_conv")),
-                "head_bn",
-                "classifier",
-            },
-        }[name]
+        assert (
+            block
+            == {
+                "mlp": {"hidden2", "classifier"},
+                "convnet": {"stage3_2_conv", "stage3_2_bn", "classifier"},
+                "wide_resnet": {
+                    *(f"stage3_block1_{part}" for part in ("1_bn", "1_conv", "2_bn", "2_conv", "shortcut_conv")),
+                    "head_bn",
+                    "classifier",
+                },
+            }[name]
+        )
 
 
 def test_last_block_of_a_deeper_residual_network() -> None:

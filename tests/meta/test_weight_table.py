@@ -108,9 +108,7 @@ def test_single_weight_is_shared_and_moves_by_the_sum() -> None:
 
 
 @pytest.mark.parametrize("on_host", [False, True])
-def test_replicas_read_and_move_the_rows_that_one_device_does(
-    on_host: bool, mirrored: tf.distribute.Strategy
-) -> None:
+def test_replicas_read_and_move_the_rows_that_one_device_does(on_host: bool, mirrored: tf.distribute.Strategy) -> None:
     one, two = table(rule="masked_adam"), table(mirrored, rule="masked_adam", on_host=on_host)
 
     @tf.function(autograph=False)

@@ -52,7 +52,7 @@ def test_cross_entropy_is_that_of_the_sigmoid() -> None:
     features, logits = head.probe(INPUTS)
     z = (features @ head.kernel.value + head.bias.value)[:, 0]
     np.testing.assert_allclose(logits, tf.stack([z / 2, -z / 2], axis=1), rtol=1e-6)
-    np.testing.assert_allclose(head.logits_of((features @ head.kernel.value + head.bias.value)), logits, rtol=1e-6)
+    np.testing.assert_allclose(head.logits_of(features @ head.kernel.value + head.bias.value), logits, rtol=1e-6)
     # Class 0 is the one with +z/2: its probability is the sigmoid of z.
     expected = tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.cast(LABEL == 0, tf.float32), logits=z)
     np.testing.assert_allclose(losses.cross_entropy(tf.one_hot(LABEL, 2), logits), expected, rtol=1e-5)
