@@ -20,6 +20,7 @@ from typing import Any
 
 from metassl_tf.engine.workdir import write_atomically
 from metassl_tf.errors import UserError
+from tools.comparisons import with_spread
 
 FIELDS = ("Paper", "Command", "Hardware", "Time", "Expected", "Measured")
 """What every header has; `Data` and `Departs` (from the paper) are optional."""
@@ -177,9 +178,7 @@ def find_flagfiles(patterns: Iterable[str]) -> list[Flagfile]:
 
 def accuracy(runs: Sequence[Measurement]) -> str:
     """Mean test accuracy in percent ± sample standard deviation (divisor n - 1; left out for one run)."""
-    values = [100.0 * run.test_accuracy for run in runs]
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.2f}{spread}"
+    return with_spread([100.0 * run.test_accuracy for run in runs])
 
 
 def measured_lines(runs: Sequence[Measurement]) -> list[str]:

@@ -22,12 +22,15 @@ from metassl_tf import flag_definitions
 from metassl_tf.engine.workdir import write_atomically
 from metassl_tf.errors import UserError
 from tools import runs
+from tools.comparisons import parse_seeds
 from tools.measurements import Flagfile, find_flagfiles, readme_with_table, table
 
 _RUNS = flags.DEFINE_list(
     "runs", None, "Flagfiles or glob patterns; with --print_only the default is all measured ones."
 )
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds, each given to a run as --seed and --split_seed.")
+_SEEDS = flags.DEFINE_list(
+    "seeds", ["0", "1", "2"], "Seeds, or ranges such as 0..4, each given to a run as --seed and --split_seed."
+)
 _RUNS_DIR = flags.DEFINE_string("runs_dir", "runs/paper_table", "Folder of the runs.")
 _NOTE = flags.DEFINE_string("note", "", "Stored and shown with what is measured, such as how the data differ.")
 _PRINT_ONLY = flags.DEFINE_bool("print_only", False, "Run nothing: print the table of what was measured before.")
@@ -40,15 +43,6 @@ _OF_RUNS = ("seeds", "runs_dir", "note")
 _ALL = "flags/*/*.flags"
 for _name in sorted(_PASSED_ON):
     flags.declare_key_flag(_name)
-
-
-def _seeds() -> list[int]:
-    try:
-        return [int(seed) for seed in _SEEDS.value]
-    except ValueError:
-        raise UserError(
-            f"--seeds={','.join(_SEEDS.value)} is not a list of integers. Expected for example --seeds=0,1,2."
-        ) from None
 
 
 def _all_measured() -> list[Flagfile]:
@@ -84,7 +78,7 @@ def _check_flags() -> list[str]:
 
 def main() -> None:
     """Runs the command line."""
-    given, seeds = _check_flags(), _seeds()
+    given, seeds = _check_flags(), parse_seeds(_SEEDS.value)
     flagfiles = find_flagfiles(_RUNS.value) if _RUNS.value else _all_measured()
     failures = [] if _PRINT_ONLY.value else _run_all(flagfiles, seeds, given)
     if _WRITE_HEADERS.value:

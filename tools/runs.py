@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from metassl_tf.engine.workdir import Workdir
 from tools.measurements import Flagfile, Measurement
@@ -50,6 +51,48 @@ def launch(command: Sequence[str], log: Path) -> int:
         ).returncode
 
 
+class Ended(NamedTuple):
+    """What a run has left.
+
+    Attributes:
+      result: the content of its `result.json`.
+      date: day on which it ended, as YYYY-MM-DD.
+      commit: of this repository when it was started; see `Measurement`.
+    """
+
+    result: dict[str, Any]
+    date: str
+    commit: str
+
+
+def finish(workdir: Workdir, command: Sequence[str], *, name: str) -> Ended:
+    """Runs a training command, unless its run has ended already, and reads what it left.
+
+    Args:
+      workdir: the folder of the run.
+      command: trains, or resumes, the run.
+      name: of the run, for the message.
+
+    Raises:
+      RunFailed: the process failed, or measured no test accuracy.
+    """
+    commit, log = workdir.root / "commit.txt", workdir.root / "log.txt"
+    if not workdir.result.exists():
+        workdir.root.mkdir(parents=True, exist_ok=True)
+        commit.write_text(current_commit())
+        status = launch(command, log)
+        if status or not workdir.result.exists():
+            raise RunFailed(f"{name}: ended with status {status}. {_last_line(log)} (see {log})")
+    result = json.loads(workdir.result.read_text())
+    if result["test_accuracy"] is None:
+        raise RunFailed(f"{name}: measured no test accuracy, since there is no test set")
+    return Ended(
+        result=result,
+        date=datetime.date.fromtimestamp(workdir.result.stat().st_mtime).isoformat(),
+        commit=commit.read_text() if commit.exists() else "unknown",
+    )
+
+
 def measure(flagfile: Flagfile, seed: int, *, runs_dir: Path, given: Sequence[str], note: str) -> Measurement:
     """Trains one run, unless it has ended already, and reads what it measured.
 
@@ -67,24 +110,16 @@ def measure(flagfile: Flagfile, seed: int, *, runs_dir: Path, given: Sequence[st
       RunFailed: the process failed, or measured no test accuracy.
     """
     workdir = workdir_of(flagfile, seed, runs_dir=runs_dir)
-    commit, log = workdir.root / "commit.txt", workdir.root / "log.txt"
-    if not workdir.result.exists():
-        workdir.root.mkdir(parents=True, exist_ok=True)
-        commit.write_text(current_commit())
-        status = launch(training_command(flagfile, seed, workdir, given), log)
-        if status or not workdir.result.exists():
-            raise RunFailed(f"{flagfile.name}, seed {seed}: ended with status {status}. {_last_line(log)} (see {log})")
-    result = json.loads(workdir.result.read_text())
-    if result["test_accuracy"] is None:
-        raise RunFailed(f"{flagfile.name}, seed {seed}: measured no test accuracy, since there is no test set")
+    command = training_command(flagfile, seed, workdir, given)
+    result, date, commit = finish(workdir, command, name=f"{flagfile.name}, seed {seed}")
     return Measurement(
         seed=seed,
         test_accuracy=result["test_accuracy"],
         median_of_last_20=result["median_of_last_20"]["ema"]["test_accuracy"],
         steps=result["step"],
         seconds=result["seconds"],
-        date=datetime.date.fromtimestamp(workdir.result.stat().st_mtime).isoformat(),
-        commit=commit.read_text() if commit.exists() else "unknown",
+        date=date,
+        commit=commit,
         note=note,
         versions=result["versions"],
     )

@@ -19,6 +19,10 @@ from metassl_tf.engine.workdir import Workdir, write_atomically
 
 # What makes an example trustworthy.
 Measure = Literal["given_label", "pollution", "pseudo_label"]
+_COLUMNS = (
+    *("index", "file", "weight", "updates", "influence"),
+    *("given_label", "predicted_label", "confidence", "agreement"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,6 +37,8 @@ class LearnedWeights:
       truth: int64, the class kept for measuring, -1 where it is not known.
       predicted: int64, class by the averaged weights at the last step.
       confidence: float64, probability of that class.
+      agreement: float64, probability of the given label by the same weights; that of the predicted class where no label
+        is given. What a plain look at the predictions says about the labels.
       trustworthy: bool or None. Where it can be known, whether the example deserves its weight: its given label is
         right; it belongs to a known class; or, without given labels and pollution, its pseudo label is right, for which
         the prediction stands.
@@ -47,6 +53,7 @@ class LearnedWeights:
     truth: npt.NDArray[np.int64]
     predicted: npt.NDArray[np.int64]
     confidence: npt.NDArray[np.float64]
+    agreement: npt.NDArray[np.float64]
     trustworthy: npt.NDArray[np.bool_]
     measure: Measure
     measured: npt.NDArray[np.bool_]
@@ -58,8 +65,13 @@ class LearnedWeights:
 
     @property
     def confidence_auroc(self) -> float | None:
-        """The same of the model's confidence, to compare with."""
+        """The same of the model's confidence, to compare with; it does not see a given label."""
         return _auroc(self.trustworthy[self.measured], self.confidence[self.measured])
+
+    @property
+    def agreement_auroc(self) -> float | None:
+        """The same of the probability that the model gives to the given label."""
+        return _auroc(self.trustworthy[self.measured], self.agreement[self.measured])
 
     @property
     def most_suspicious_first(self) -> npt.NDArray[np.int64]:
@@ -88,6 +100,7 @@ def learned_weights(experiment: Experiment) -> LearnedWeights | None:
     predicted = probabilities.argmax(axis=1)
     uses_given = GIVEN_LABEL in experiment.config.algorithm.needs().unlabeled_columns
     given = unlabeled.columns[GIVEN_LABEL] if uses_given else None
+    agreed = predicted if given is None else np.where(given >= 0, given, predicted)
     measure, trustworthy, known = _trustworthy(unlabeled.labels, predicted, given, unlabeled.columns.get(POLLUTED))
     return LearnedWeights(
         weight=columns["weight"],
@@ -97,6 +110,7 @@ def learned_weights(experiment: Experiment) -> LearnedWeights | None:
         truth=unlabeled.labels,
         predicted=predicted,
         confidence=probabilities.max(axis=1),
+        agreement=probabilities[np.arange(len(agreed)), agreed],
         trustworthy=trustworthy,
         measure=measure,
         measured=known & ~np.isin(experiment.split.unlabeled, experiment.split.labeled),
@@ -125,8 +139,8 @@ def write_weights(weights: LearnedWeights, experiment: Experiment, workdir: Work
     """Writes `weights.csv`, most suspicious first.
 
     Columns: `index` (position in the split's unlabeled list), `file` (or the number of the example where it has no
-    name), `weight`, `updates`, `influence`, `given_label`, `predicted_label`, `confidence`; class names for labels,
-    empty where there is none.
+    name), `weight`, `updates`, `influence`, `given_label`, `predicted_label`, `confidence`, `agreement`; class
+    names for labels, empty where there is none.
 
     Args:
       weights: of the run.
@@ -137,7 +151,7 @@ def write_weights(weights: LearnedWeights, experiment: Experiment, workdir: Work
     classes = experiment.dataset.class_names
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(["index", "file", "weight", "updates", "influence", "given_label", "predicted_label", "confidence"])
+    writer.writerow(_COLUMNS)
     for place in weights.most_suspicious_first.tolist():
         given = -1 if weights.given_label is None else int(weights.given_label[place])
         writer.writerow(
@@ -150,6 +164,7 @@ def write_weights(weights: LearnedWeights, experiment: Experiment, workdir: Work
                 classes[given] if given >= 0 else "",
                 classes[weights.predicted[place]],
                 f"{weights.confidence[place]:.7g}",
+                f"{weights.agreement[place]:.7g}",
             ]
         )
     write_atomically(workdir.weights, lambda file: file.write(text.getvalue().encode()))

@@ -42,8 +42,12 @@ def summarize(rows: list[Row], experiment: Experiment, weights: LearnedWeights |
     best = best_row(rows, config.run.best_metric)
     learned: dict[str, Any] = {"weights": last["weights"]} if "weights" in last else {}
     if weights:
-        # Of the weight and, to compare with, of the model's confidence, for telling examples that deserve trust.
-        learned |= {"weight_auroc": weights.auroc, "confidence_auroc": weights.confidence_auroc}
+        # Of the weight and, to compare with, of what the model's predictions say, for telling examples to be trusted.
+        learned |= {
+            "weight_auroc": weights.auroc,
+            "confidence_auroc": weights.confidence_auroc,
+            "agreement_auroc": weights.agreement_auroc,
+        }
     return {
         "test_accuracy": last["test"]["ema"]["accuracy"] if "test" in last else None,
         "step": last["step"],

@@ -74,6 +74,7 @@ def make_weights(
         "truth": np.where(deserving, truth, -1) if measure == "pollution" else truth,
         "predicted": np.where(deserving, truth, wrong) if measure == "pseudo_label" else truth,
         "confidence": np.linspace(0.9, 0.5, len(values)),
+        "agreement": np.linspace(0.6, 0.1, len(values)),
         "trustworthy": deserving,
         "measure": measure,
         "measured": np.ones(len(values), bool),

@@ -60,6 +60,7 @@ def check_auroc(found: LearnedWeights, deserving: np.ndarray, measured: np.ndarr
     np.testing.assert_array_equal(found.trustworthy[measured], deserving[measured])
     assert found.auroc == pytest.approx(auroc(deserving[measured], found.weight[measured]))
     assert found.confidence_auroc == pytest.approx(auroc(deserving[measured], found.confidence[measured]))
+    assert found.agreement_auroc == pytest.approx(auroc(deserving[measured], found.agreement[measured]))
 
 
 def unlabeled_only(experiment: Experiment) -> np.ndarray:
@@ -99,6 +100,8 @@ def test_predictions_are_those_of_the_averaged_weights() -> None:
     probabilities = tf.nn.softmax(experiment.learner.predict(inputs, parameters="ema")).numpy()
     np.testing.assert_allclose(found.confidence[:50], probabilities.max(axis=1), rtol=1e-4)
     np.testing.assert_array_equal(found.predicted[:50], probabilities.argmax(axis=1))
+    given = experiment.unlabeled.columns["given_label"][:50]
+    np.testing.assert_allclose(found.agreement[:50], probabilities[np.arange(50), given], rtol=1e-3)
 
 
 def test_unknown_truth_is_not_measured() -> None:
@@ -136,8 +139,9 @@ def test_table_holds_every_example_once(tmp_path: Path) -> None:
     experiment, found = experiment_of(*GIVEN), found_in(*GIVEN)
     rows = written(experiment, found, tmp_path)
     assert list(rows[0]) == [
-        "index", "file", "weight", "updates", "influence", "given_label", "predicted_label", "confidence",
-    ]  # fmt: skip
+        *("index", "file", "weight", "updates", "influence"),
+        *("given_label", "predicted_label", "confidence", "agreement"),
+    ]
     assert sorted(int(row["index"]) for row in rows) == list(range(len(experiment.unlabeled)))
     given = experiment.unlabeled.columns["given_label"]
     names = experiment.dataset.class_names
@@ -150,6 +154,7 @@ def test_table_holds_every_example_once(tmp_path: Path) -> None:
         assert row["given_label"] == names[given[place]]
         assert row["predicted_label"] == names[found.predicted[place]]
         assert float(row["confidence"]) == pytest.approx(found.confidence[place], rel=1e-6)
+        assert float(row["agreement"]) == pytest.approx(found.agreement[place], rel=1e-6)
 
 
 def test_table_begins_with_what_a_person_should_look_at(tmp_path: Path) -> None:

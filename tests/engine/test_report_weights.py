@@ -137,7 +137,7 @@ def test_examples_that_do_not_belong_are_said_so() -> None:
 def test_what_the_order_is_worth_is_measured_and_said() -> None:
     text = words_of(make_weighted(LABELS))
     assert f"{roc_auc_score(DESERVING, WEIGHT):.3f} by weight" in text
-    assert f"{roc_auc_score(DESERVING, LABELS.confidence):.3f} by the model's confidence" in text
+    assert f"{roc_auc_score(DESERVING, LABELS.agreement):.3f} by the model's probability of the given label" in text
     assert "do not go by it" not in text
     misleading = dataclasses.replace(LABELS, weight=-WEIGHT)
     assert "do not go by it" in words_of(make_weighted(misleading))

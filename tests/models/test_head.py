@@ -18,12 +18,12 @@ def functional(end: Callable[[keras.KerasTensor], keras.KerasTensor], features: 
     return keras.Model(inputs, end(layers.Dense(features, activation="tanh")(inputs)))
 
 
-def assert_split(model: keras.Model, inputs: np.ndarray) -> None:
+def assert_split(model: keras.Model, values: np.ndarray) -> None:
     """Features and head together are the model, in training as well; the head's variables are the model's last."""
-    head = find_head(model)
+    head, inputs = find_head(model), tf.nest.map_structure(tf.constant, values)
     assert head is not None
     features, logits = head.probe(inputs)
-    assert features.shape == (len(inputs), head.kernel.shape[0])
+    assert features.shape == (5, head.kernel.shape[0])
     outputs = features @ head.kernel.value + (0.0 if head.bias is None else head.bias.value)
     np.testing.assert_allclose(head.logits_of(outputs), logits, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(logits, model(inputs))
@@ -70,6 +70,12 @@ def test_sequential_that_was_built_by_its_first_call(images: Callable[..., np.nd
     assert find_head(model) is None
     model(images(5, 3))
     assert_split(model, images(5, 3))
+
+
+def test_inputs_keep_their_names(images: Callable[..., np.ndarray]) -> None:
+    parts = {name: keras.Input((3,), name=name) for name in ("tokens", "mask")}  # not in the order of the alphabet
+    model = keras.Model(parts, layers.Dense(2)(layers.Subtract()([parts["tokens"], parts["mask"]])))
+    assert_split(model, {"mask": 2 * images(5, 3), "tokens": images(5, 3)})
 
 
 class Subclassed(keras.Model):

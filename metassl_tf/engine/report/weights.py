@@ -147,13 +147,13 @@ def _final_weights(weights: LearnedWeights) -> Html:
 
 
 def _worth(weights: LearnedWeights) -> str:
-    auroc, confidence = weights.auroc, weights.confidence_auroc
-    if auroc is None or confidence is None:
+    auroc, other = weights.auroc, weights.agreement_auroc
+    if auroc is None or other is None:
         return "All measured ones are alike in this, so that there is nothing to tell apart."
-    unseeing = ", which does not see the given label" if weights.measure == "given_label" else ""
+    rival = "probability of the given label" if weights.measure == "given_label" else "confidence in its prediction"
     text = (
-        f"AUROC for telling them from the others: {auroc:.3f} by weight, {confidence:.3f} by the model's confidence in "
-        f"its prediction{unseeing}. 1 is perfect, 0.5 is chance."
+        f"AUROC for telling them from the others: {auroc:.3f} by weight, {other:.3f} by the model's {rival}. 1 is perfect, "
+        "0.5 is chance."
     )
     return f"{text} The weight does no better than chance here: do not go by it." if auroc <= 0.5 else text
 

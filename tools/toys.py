@@ -1,0 +1,172 @@
+"""Runs on points of the plane, trained in this process and looked at on the way: where the boundary is, what weighs.
+
+The experiments are those of the flagfiles, built and trained by the package's own code; a run measures what
+`metassl_tf.train` with the same flags measures.
+"""
+
+import dataclasses
+import datetime
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from scipy.special import logsumexp
+
+from metassl_tf import flag_definitions
+from metassl_tf.data.examples import LoadRequest
+from metassl_tf.engine import run, setup
+from metassl_tf.engine.evaluator import Evaluator
+from metassl_tf.engine.learned_weights import learned_weights
+from metassl_tf.engine.results import versions
+from metassl_tf.engine.setup import Experiment
+from tools.measurements import Flagfile, Measurement
+from tools.runs import current_commit
+
+LOWEST = 0.05
+"""Share of the points that count as the most down-weighted."""
+
+Floats = npt.NDArray[np.float64]
+
+_MEDIAN_OF = 20
+_CENTERS = 2000
+
+
+def build(flagfile: Flagfile, seed: int) -> Experiment:
+    """Builds a flagfile's experiment at step 0, with the seed as `--seed` and `--split_seed`."""
+    keras.backend.clear_session()  # many experiments in one process would otherwise keep their graphs
+    return setup.build(
+        flag_definitions.parse([f"--flagfile={flagfile.path}", f"--seed={seed}", f"--split_seed={seed}"])
+    )
+
+
+def train(experiment: Experiment, steps: Sequence[int], look: Callable[[int], None]) -> None:
+    """Trains to the end.
+
+    Args:
+      experiment: at step 0.
+      steps: where to stop and look, beside the last one.
+      look: called with each of these steps when so many have been taken.
+
+    Raises:
+      UserError: the loss is no longer finite.
+    """
+    trainer = run.make_trainer(experiment)
+    total, taken = experiment.config.train.steps, 0
+    for step in sorted({step for step in steps if 0 < step < total} | {total}):
+        trainer.train(tf.constant(step - taken))
+        trainer.check_finite()
+        taken = step
+        look(step)
+
+
+def margin(experiment: Experiment, points: npt.NDArray[np.floating]) -> Floats:
+    """Logit of class 1 less that of class 0 by the averaged weights, float64 [N], for points [N, 2]."""
+    logits = experiment.learner.predict(tf.constant(points, tf.float32), parameters="ema")
+    values = np.asarray(logits, np.float64)  # [N, 2]
+    return values[:, 1] - values[:, 0]
+
+
+def true_margin(experiment: Experiment, points: npt.NDArray[np.floating]) -> Floats:
+    """Log density of class 1 less that of class 0, float64 [N]: the ground truth changes sides where this is 0.
+
+    A class is its noiseless points with Gaussian noise around each.
+
+    Args:
+      experiment: on points of the plane, both classes equally frequent.
+      points: [N, 2].
+    """
+    source = experiment.config.source
+    noiseless = dataclasses.replace(source, noise=0.0, num_train=_CENTERS, num_test=0).load(LoadRequest()).train
+    densities = []
+    for label in (0, 1):
+        centers = np.unique(noiseless.inputs[noiseless.labels == label].astype(np.float64), axis=0)  # [C, 2]
+        squared = np.square(points[:, np.newaxis] - centers).sum(axis=-1)  # [N, C]
+        densities.append(logsumexp(-squared / (2.0 * source.noise**2), axis=1) - np.log(len(centers)))
+    return densities[1] - densities[0]
+
+
+def accuracy_of(experiment: Experiment) -> float:
+    """Share of the test points that the averaged weights predict right."""
+    test = experiment.test
+    return float(np.mean((margin(experiment, test.inputs) > 0) == test.labels))
+
+
+def measure(flagfile: Flagfile, seed: int, steps: Sequence[int]) -> dict[str, Any]:
+    """Trains a run and measures it.
+
+    Args:
+      flagfile: an experiment on points of the plane.
+      seed: `--seed` and `--split_seed`.
+      steps: where the weights are looked at, beside the last one.
+
+    Returns:
+      `measurement`, the fields of a `Measurement`; and `weights`, what `down_weighted` says at each of the steps, empty
+      for a run that learns none.
+    """
+    commit, experiment = current_commit(), build(flagfile, seed)
+    settings = experiment.config.run
+    evaluator = Evaluator(
+        experiment.learner,
+        experiment.test,
+        experiment.views,
+        batch_size=settings.eval_batch_size,
+        strategy=experiment.strategy,
+    )
+    total = experiment.config.train.steps
+    evaluations = [*range(settings.eval_steps, total, settings.eval_steps), total]
+    accuracies: list[float] = []
+    weights: list[dict[str, Any]] = []
+    truth = true_margin(experiment, experiment.unlabeled.inputs) > 0 if experiment.weighting else None
+
+    def look(step: int) -> None:
+        if step in evaluations:
+            accuracies.append(evaluator.metrics(step)["ema"]["accuracy"])
+        if truth is not None and (step in steps or step == total):
+            weights.append({"step": step, **down_weighted(experiment, truth)})
+
+    start = time.monotonic()
+    train(experiment, [*evaluations, *steps], look)
+    measurement = Measurement(
+        seed=seed,
+        test_accuracy=accuracies[-1],
+        median_of_last_20=statistics.median(accuracies[-_MEDIAN_OF:]),
+        steps=total,
+        seconds=round(time.monotonic() - start, 3),
+        date=datetime.date.today().isoformat(),
+        commit=commit,
+        note="",
+        versions=versions(),
+    )
+    return {"measurement": dataclasses.asdict(measurement), "weights": weights}
+
+
+def down_weighted(experiment: Experiment, truth: npt.NDArray[np.bool_]) -> dict[str, float | None]:
+    """What is wrong with the points whose weights are lowest, and with all of them to compare.
+
+    Args:
+      experiment: one that learns a weight per point, at any step.
+      truth: bool [N], whether the ground truth has class 1 at each unlabeled point.
+
+    Returns:
+      Shares, of the lowest 5 % of the weights (`.._of_lowest`) and of all points (`.._of_all`): of wrong pseudo labels,
+      for which the prediction of the averaged weights stands; and of points on the other side of the true boundary than
+      their class, whose label nobody could know. `auroc`: of the weight, for telling right pseudo labels; None where
+      all are alike.
+    """
+    found = learned_weights(experiment)
+    if found is None:
+        raise ValueError("A run without a weight per point has no lowest weights.")
+    lowest = found.most_suspicious_first[: max(1, round(LOWEST * len(found.weight)))]
+    wrong, astray = found.predicted != found.truth, truth != found.truth
+    return {
+        "wrong_of_lowest": round(float(wrong[lowest].mean()), 6),
+        "wrong_of_all": round(float(wrong.mean()), 6),
+        "astray_of_lowest": round(float(astray[lowest].mean()), 6),
+        "astray_of_all": round(float(astray.mean()), 6),
+        "auroc": None if found.auroc is None else round(found.auroc, 6),
+    }
