@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from metassl_tf import flag_definitions
 from metassl_tf.augment.policies import find_policy
 from metassl_tf.config import Config, unused
 from metassl_tf.models.build import build_model
+from tools import toy_comparison
+from tools.comparisons import differences, summary
 from tools.measurements import FIELDS, README_MARKS, Flagfile, find_flagfiles, readme_with_table, table
 
 ROOT = Path(__file__).parent.parent
@@ -18,7 +21,9 @@ FLAGFILES = {flagfile.name: flagfile for flagfile in map(Flagfile, sorted((ROOT 
 QUICKSTART = "digits/quickstart"
 ALGORITHMS = ("supervised", "pseudo_label", "uda", "fixmatch")
 LABELS = {"cifar10": (40, 250, 500, 1000, 2000, 4000), "svhn": (250, 500, 1000, 2000, 4000)}
-SHAPES = {"two_moons": (2,), "digits": (8, 8, 1)}
+POINTS = toy_comparison.DATASETS
+SHAPES = {**dict.fromkeys(POINTS, (2,)), "digits": (8, 8, 1)}
+WITHOUT_FILES = ("digits", *POINTS)
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +89,7 @@ def test_header_is_complete(name: str) -> None:
     assert [train, module, program] == ["python", "-m", "metassl_tf.train"]
     assert flagfile == f"--flagfile=flags/{name}.flags"
     assert rest in ([], ["--data_dir=DIR"])
-    assert bool(rest) == (config_of(name).data.dataset not in ("digits", "two_moons"))
+    assert bool(rest) == (config_of(name).data.dataset not in WITHOUT_FILES)
     assert FLAGFILES[name].expected() or header["Expected"].startswith("none: ")
 
 
@@ -181,3 +186,45 @@ def test_thesis_leaves_41000_unlabeled_images_of_cifar10() -> None:
         assert not config.data.labeled_in_unlabeled
         assert config.train.unlabeled_ratio == 1
         assert config.data.num_labeled == 4000
+
+
+def test_points_share_the_recipes_of_learned_weights() -> None:
+    for method in toy_comparison.METHODS:
+        recipes = [config_of(f"{dataset}/{method}").values() for dataset in POINTS]
+        for values in recipes:
+            assert values.pop("dataset") in POINTS
+            values.pop("noise")
+        assert all(values == recipes[0] for values in recipes)
+
+
+@pytest.mark.parametrize("dataset", POINTS)
+def test_learned_weights_on_points_are_compared_under_one_protocol(dataset: str) -> None:
+    """The same experiment without weights, without unlabeled points, and with the validation points as labels."""
+    ours, pseudo_label, *supervised = (config_of(f"{dataset}/{method}") for method in toy_comparison.METHODS)
+    assert (ours.data.num_labeled, ours.data.num_meta_validation) == (10, 30)
+    assert pseudo_label == replace(ours, meta=(), train=replace(ours.train, meta=()))
+    data = replace(ours.data, labeled_in_unlabeled=True)  # which has no effect here
+    assert [config.data for config in supervised] == [data, replace(data, num_labeled=40, num_meta_validation=0)]
+    for config in supervised:
+        assert all(
+            getattr(config, part) == getattr(ours, part) for part in ("model", "rule", "schedule", "source", "run")
+        )
+        assert (config.train.steps, config.train.learning_rate) == (ours.train.steps, ours.train.learning_rate)
+
+
+@pytest.mark.parametrize("dataset", POINTS)
+def test_comparison_on_points_is_that_of_the_measured_runs(dataset: str) -> None:
+    path = ROOT / "flags" / dataset / "figures.json"
+    if not path.exists():
+        pytest.skip("not compared yet")
+    stored = json.loads(path.read_text())
+    accuracy = {}
+    for method in toy_comparison.METHODS:
+        flagfile = FLAGFILES[f"{dataset}/{method}"]
+        assert stored["flags_sha256"][method] == flagfile.digest(), "Run `python -m tools.figures --seeds=0..19`."
+        found = {run.seed: run.test_accuracy for run in flagfile.measurements()}
+        accuracy[method] = {seed: found[seed] for seed in stored["seeds"]}
+        assert stored["test_accuracy"][method] == summary(list(accuracy[method].values()))
+    for method, value in stored["differences"].items():
+        ahead = differences(accuracy[toy_comparison.OURS], accuracy[method])
+        assert value == {**summary(ahead), "positive": sum(difference > 0 for difference in ahead)}

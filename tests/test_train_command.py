@@ -118,10 +118,8 @@ def test_help_explains_every_flag(helping: subprocess.Popen[str]) -> None:
     words = " ".join(output.split())
     for name in (*flag_definitions.parse([]).values(), "workdir"):
         assert re.search(rf"--(\[no\])?{name}: \w+", words), name
-    assert (
-        "--algorithm: What turns a batch into losses. One of: supervised, pseudo_label, uda, fixmatch. (default: 'fixm"
-        in words
-    )
+    expected = "One of: supervised, pseudo_label, uda, fixmatch, given_labels. (default: 'fixm"
+    assert f"--algorithm: What turns a batch into losses. {expected}" in words
     assert re.search(r"--batch_size: [^-]* \(default: '64'\) \(an integer\)", words)
     assert re.search(r"--threshold: [^-]* Used by --algorithm: pseudo_label 0\.\d+, uda 0.8, fixmatch 0.95\.", words)
     assert "Traceback" not in errors

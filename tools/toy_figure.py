@@ -119,10 +119,11 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 
 def _draw_panel(axes: Axes, row: Row, panel: Panel, shades: ScalarMappable) -> None:
-    # The lowest weights are drawn last, on top of the others.
-    order = np.argsort(-panel.weight)
-    axes.scatter(*row.unlabeled[order].T, s=4, c=shades.to_rgba(panel.weight[order]), linewidths=0)  # type: ignore[no-untyped-call]
-    axes.scatter(*row.labeled.T, s=26, color=LABELED, edgecolors="white", linewidths=0.7, zorder=3)
+    order = np.argsort(-panel.weight)  # the lowest are drawn last, on top of the others
+    horizontal, vertical = row.unlabeled[order].T
+    axes.scatter(horizontal, vertical, s=4, c=shades.to_rgba(panel.weight[order]), linewidths=0)
+    horizontal, vertical = row.labeled.T
+    axes.scatter(horizontal, vertical, s=26, color=LABELED, edgecolors="white", linewidths=0.7, zorder=3)
     for margin, color, dashes, width in (
         (row.truth, TRUTH, "solid", 1.0),
         (panel.supervised, SUPERVISED, "dashed", 1.0),

@@ -8,7 +8,7 @@ import dataclasses
 import datetime
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -24,6 +24,7 @@ from metassl_tf.engine.evaluator import Evaluator
 from metassl_tf.engine.learned_weights import learned_weights
 from metassl_tf.engine.results import versions
 from metassl_tf.engine.setup import Experiment
+from metassl_tf.errors import UserError
 from tools.measurements import Flagfile, Measurement
 from tools.runs import current_commit
 
@@ -44,13 +45,15 @@ def build(flagfile: Flagfile, seed: int) -> Experiment:
     )
 
 
-def train(experiment: Experiment, steps: Sequence[int], look: Callable[[int], None]) -> None:
-    """Trains to the end.
+def train(experiment: Experiment, steps: Sequence[int]) -> Iterator[int]:
+    """Trains to the end, pausing on the way.
 
     Args:
       experiment: at step 0.
-      steps: where to stop and look, beside the last one.
-      look: called with each of these steps when so many have been taken.
+      steps: where to pause, beside the last one.
+
+    Yields:
+      Each of these steps, when so many have been taken.
 
     Raises:
       UserError: the loss is no longer finite.
@@ -61,7 +64,7 @@ def train(experiment: Experiment, steps: Sequence[int], look: Callable[[int], No
         trainer.train(tf.constant(step - taken))
         trainer.check_finite()
         taken = step
-        look(step)
+        yield step
 
 
 def margin(experiment: Experiment, points: npt.NDArray[np.floating]) -> Floats:
@@ -69,6 +72,18 @@ def margin(experiment: Experiment, points: npt.NDArray[np.floating]) -> Floats:
     logits = experiment.learner.predict(tf.constant(points, tf.float32), parameters="ema")
     values = np.asarray(logits, np.float64)  # [N, 2]
     return values[:, 1] - values[:, 0]
+
+
+def weights_of(experiment: Experiment) -> npt.NDArray[np.float32]:
+    """The learned weight of every unlabeled point, [U].
+
+    Raises:
+      UserError: the experiment learns none.
+    """
+    if experiment.weighting is None:
+        raise UserError("The figure shows learned weights. Expected a flagfile with --meta=per_example_weights.")
+    weights: npt.NDArray[np.float32] = experiment.weighting.table.columns()["weight"].numpy()
+    return weights
 
 
 def true_margin(experiment: Experiment, points: npt.NDArray[np.floating]) -> Floats:
@@ -121,16 +136,13 @@ def measure(flagfile: Flagfile, seed: int, steps: Sequence[int]) -> dict[str, An
     evaluations = [*range(settings.eval_steps, total, settings.eval_steps), total]
     accuracies: list[float] = []
     weights: list[dict[str, Any]] = []
-    truth = true_margin(experiment, experiment.unlabeled.inputs) > 0 if experiment.weighting else None
-
-    def look(step: int) -> None:
+    truth = true_margin(experiment, experiment.unlabeled.inputs) > 0
+    start = time.monotonic()
+    for step in train(experiment, [*evaluations, *steps]):
         if step in evaluations:
             accuracies.append(evaluator.metrics(step)["ema"]["accuracy"])
-        if truth is not None and (step in steps or step == total):
+        if experiment.weighting and step in (*steps, total):
             weights.append({"step": step, **down_weighted(experiment, truth)})
-
-    start = time.monotonic()
-    train(experiment, [*evaluations, *steps], look)
     measurement = Measurement(
         seed=seed,
         test_accuracy=accuracies[-1],

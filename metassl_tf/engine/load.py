@@ -13,7 +13,7 @@ from metassl_tf.data.sources import load_dataset, load_unlabeled
 from metassl_tf.data.splits import Split, SplitExamples, make_split, split_examples
 from metassl_tf.data.unreliable import GIVEN_LABELS, give_labels, with_given_labels
 from metassl_tf.engine.predictor import from_saved, predict_examples
-from metassl_tf.errors import UserError
+from metassl_tf.errors import UserError, near_match
 
 _BATCH_SIZE = 256  # of a model that labels; it does not change what it says
 
@@ -110,6 +110,12 @@ def load_examples(config: Config) -> Loaded:
 
 def _labeled_by_model(path: Path, unlabeled: Examples, class_names: tuple[str, ...]) -> Examples:
     """The examples with the predictions of a trained model as their given labels."""
+    if not path.exists():
+        raise UserError(
+            f"--given_labels={path} is neither {' nor '.join(GIVEN_LABELS)}, and no such file or folder exists. "
+            f"Expected one of: {', '.join(GIVEN_LABELS)}, or the workdir, export or .keras file of a model."
+            f"{near_match(str(path), list(GIVEN_LABELS))}"
+        )
     predictor = from_saved(path / "export" if (path / "export").is_dir() else path, flag="--given_labels")
     interface = predictor.interface
     if interface.shape != unlabeled.shape or set(interface.class_names) != set(class_names):

@@ -11,11 +11,13 @@ import tensorflow as tf
 
 from metassl_tf import flag_definitions
 from metassl_tf.config import Config
-from metassl_tf.engine import setup
+from metassl_tf.engine import run, setup
 from metassl_tf.engine.interface import Interface
 from metassl_tf.engine.load import Loaded, load_examples
+from metassl_tf.engine.predictor import from_saved, predict_examples
 from metassl_tf.engine.run import make_trainer
 from metassl_tf.engine.score import load_test_set
+from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
 
 GIVEN = ["--dataset=digits", "--num_labeled=20", "--algorithm=given_labels", "--given_labels=truth"]
@@ -121,7 +123,10 @@ def test_a_trained_model_is_scored_on_the_classes_it_knows() -> None:
         (["--unknown_classes=9", "--pollute_unlabeled=0.3"], r"Expected a share of at most 0\.\d+: lower it"),
         (["--unknown_classes=10"], r"--unknown_classes=10 is no class"),
         (["--num_meta_validation=1181"], r"--num_meta_validation=1181 asks for more .* the 1180 labeled ones"),
-        (["--algorithm=given_labels", "--given_labels=weak"], r"--given_labels=weak is not known.*: source, truth"),
+        (
+            ["--algorithm=given_labels", "--given_labels=weak"],
+            r"--given_labels=weak is neither source nor truth.*Expected one of: source, truth",
+        ),
     ],
 )
 def test_mistakes_are_explained(arguments: list[str], expected: str) -> None:
@@ -146,3 +151,18 @@ def test_weak_folders_are_given_labels(tmp_path: Path) -> None:
         assert label == {"labeled": place, "weak": 1 - place, "unlabeled": -1}[part]
         assert truth == (place if part == "labeled" else -1)
     assert len(split.unlabeled) == 20
+
+
+def test_a_stored_model_gives_the_labels(tmp_path: Path) -> None:
+    """Its own mistakes are what there is to find: the labels are its predictions, and right where it is."""
+    arguments = ["--dataset=digits", "--num_labeled=20", "--algorithm=supervised", "--model=mlp", "--steps=3"]
+    workdir = Workdir(tmp_path / "weak")
+    run.train(flag_definitions.parse(arguments), workdir)
+    _, _, parts = loaded("--algorithm=given_labels", f"--given_labels={workdir.root}", "--nolabeled_in_unlabeled")
+    given = parts.unlabeled.columns["given_label"]
+    predictor = from_saved(workdir.model)
+    expected = predict_examples(predictor, parts.unlabeled, batch_size=100)["model"].argmax(axis=1)
+    np.testing.assert_array_equal(given, expected)
+    assert 0 < np.mean(given == parts.unlabeled.labels) < 1
+    with pytest.raises(UserError, match=r"is a model of examples \[8, 8, 1\].*here they are \[16, 16, 1\]"):
+        loaded("--algorithm=given_labels", f"--given_labels={workdir.root}", "--image_size=16")

@@ -1,4 +1,4 @@
-"""The step with learned weights in the trainer's loop: when it reads validation examples, and what it computes where."""
+"""The step with learned weights in the trainer's loop: when it reads validation examples, what it computes where."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +21,9 @@ WEIGHTED = {
     "weight_update_steps": 2,
     "weight_warmup_steps": 1,
     "weight_learning_rate": 0.1,
+    "model": "mlp",
+    "filters": None,
+    "hidden_units": "12",
     "threshold": 0.12,
     "dropout": None,
     "l2_weight_decay": 0.01,
@@ -107,13 +110,16 @@ def test_replicas_and_xla_train_what_one_device_does(
     tiny_config: Callable[..., Config], mirrored: tf.distribute.Strategy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traces: list[str] = []
-    for name in ("plain_step", "moving_step"):
 
-        def traced(self: Weighting, *args: Any, name: str = name, original: Any = getattr(Weighting, name)) -> Any:
+    def counting(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def traced(self: Weighting, *args: Any) -> Any:
             traces.append(name)
             return original(self, *args)
 
-        monkeypatch.setattr(Weighting, name, traced)
+        return traced
+
+    for name in ("plain_step", "moving_step"):
+        monkeypatch.setattr(Weighting, name, counting(name, getattr(Weighting, name)))
     one = experiment_of(tiny_config(**WEIGHTED))
     metrics = taken(one, 5).read_metrics()
     assert sorted(traces) == ["moving_step", "plain_step"]
@@ -130,7 +136,7 @@ def test_replicas_and_xla_train_what_one_device_does(
 
 
 def test_series_that_grows_ends_the_run_with_the_step_and_the_setting(tiny_config: Callable[..., Config]) -> None:
-    settings = {"inverse_hessian": "neumann", "series_step_size": 1e4, "model": "mlp", "filters": None}
+    settings = {"inverse_hessian": "neumann", "series_step_size": 1e4}
     experiment = experiment_of(tiny_config(**WEIGHTED | settings))
     with pytest.raises(UserError, match=r"^Step 2: The series for the inverse Hessian grew.*--series_step_size"):
         taken(experiment, 5)

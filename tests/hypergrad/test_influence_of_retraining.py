@@ -127,9 +127,9 @@ def test_two_terms_of_the_unrolled_sum_are_what_two_steps_of_gradient_descent_di
     ]
     last = gradient(validation_loss, [points[3]])
     # d = s sum_j prod (I - s H) v, where each term meets the g_u of its own step; here they meet one g_u each.
-    terms = [last, *([None] * 2)]
-    for place, one in enumerate(products):
-        terms[place + 1] = [before - step_size * curved for before, curved in zip(terms[place], one(terms[place]))]
+    terms = [last]
+    for one in products:
+        terms.append([terms[-1][0] - step_size * one(terms[-1])[0]])
     total = [step_size * tf.add_n([term[0] for term in terms])]
     np.testing.assert_allclose(solvers.unrolled(products, last, step_size=step_size).vector[0], total[0], rtol=1e-12)
     # Full differentiation of the three steps, with each step's own g_u.

@@ -96,6 +96,8 @@ RULES: dict[str, tuple[tuple[int, ...], Callable[[], keras.layers.Layer]]] = {
     "dilated": (IMAGE, lambda: layers.Conv2D(6, 3, dilation_rate=(1, 2), padding="same")),
     "dilated, valid": (IMAGE, lambda: layers.Conv2D(6, (3, 2), dilation_rate=2)),
     "grouped": (IMAGE, lambda: layers.Conv2D(6, 3, groups=2, strides=2, padding="same")),
+    "grouped, few positions": (IMAGE, lambda: layers.Conv2D(8, (7, 5), groups=2)),
+    "few positions": (IMAGE, lambda: layers.Conv2D(8, 3, strides=4, padding="same", use_bias=False)),
     "activated": (IMAGE, lambda: layers.Conv2D(6, 3, activation="swish", padding="same")),
     "depthwise": (IMAGE, lambda: layers.DepthwiseConv2D(3, padding="same", activation="tanh")),
     "depthwise, multiplied": (IMAGE, lambda: layers.DepthwiseConv2D(3, strides=2, depth_multiplier=3)),

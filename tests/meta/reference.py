@@ -1,4 +1,4 @@
-"""Influences on the tiny network by other means: closed forms in NumPy, and plain automatic differentiation of Keras."""
+"""Influences on the tiny network by other means: closed forms in NumPy, plain automatic differentiation of Keras."""
 
 from typing import NamedTuple
 

@@ -21,6 +21,7 @@ from metassl_tf.meta.scopes import Objective, network_objective, scope_parameter
 from metassl_tf.models.base import ModelSettings
 from metassl_tf.models.convnet import ConvNet
 from metassl_tf.models.mlp import MLP
+from metassl_tf.models.resnet import ResNet50
 from metassl_tf.models.wide_resnet import WideResNet
 from tests.learner import tiny
 from tests.meta import reference
@@ -250,6 +251,14 @@ def test_last_block_of_a_deeper_residual_network() -> None:
     assert block == {f"stage3_block2_{part}" for part in ("1_bn", "1_conv", "2_bn", "2_conv")} | {
         "head_bn",
         "classifier",
+    }
+
+
+def test_last_block_of_resnet50() -> None:
+    model = ResNet50().build((32, 32, 3), 3)
+    block = {path.split("/")[0] for path in names(model, "last_block")}
+    assert block == {f"stack3_block2_{number}_{kind}" for number in (1, 2, 3) for kind in ("conv", "bn")} | {
+        "classifier"
     }
 
 

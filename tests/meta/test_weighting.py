@@ -1,13 +1,15 @@
 """The step with learned weights: what it uses, what it moves, and that the network does not notice."""
 
-from typing import Any, NamedTuple
+import dataclasses
+import functools
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Algorithm, Context
+from metassl_tf.algorithms.base import Batch, Context, Examples
 from metassl_tf.errors import UserError
 from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.step import Sums
@@ -24,44 +26,49 @@ FIXMATCH = ALGORITHMS["fixmatch"]
 DAMPING = 0.05
 
 
-class Made(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Made:
     """A rule, and the steps it takes in a graph."""
 
     rule: Weighting
     own: Learner
     strategy: tf.distribute.Strategy
-    algorithm: Algorithm = FIXMATCH
 
     def plain(self, step: int = 0) -> Sums:
-        batch = tiny.batch_for(self.algorithm, seed=step)
-
-        @tf.function(autograph=False)
-        def once() -> Any:
-            def on_replica() -> Sums:
-                context = Context(tf.constant(step, tf.int64), tiny.STEPS)
-                return self.rule.plain_step(tiny.replica_part(batch), context, tf.constant(UNLABELED_WEIGHT))
-
-            return tiny.first_replica(self.strategy, self.strategy.run(on_replica))
-
-        return once()
+        return self._plain(tiny.batch_for(FIXMATCH, seed=step), tf.constant(step, tf.int64))
 
     def moving(self, step: int = 0) -> tuple[Sums, np.ndarray]:
         """The metrics, and the derivative of every unlabeled example."""
-        batch, examples = tiny.batch_for(self.algorithm, seed=step), reference.validation()
+        batch = tiny.batch_for(FIXMATCH, seed=step)
+        sums, derivative = self._moving(batch, reference.validation(), tf.constant(step, tf.int64))
+        return sums, derivative.numpy()
+
+    @functools.cached_property
+    def _plain(self) -> Any:
+        def on_replica(batch: Batch, step: tf.Tensor) -> Sums:
+            context = Context(step, tiny.STEPS)
+            return self.rule.plain_step(tiny.replica_part(batch), context, tf.constant(UNLABELED_WEIGHT))
 
         @tf.function(autograph=False)
-        def once() -> Any:
-            def on_replica() -> Any:
-                part, own_examples = tiny.replica_part((batch, examples))
-                context = Context(tf.constant(step, tf.int64), tiny.STEPS)
-                return self.rule.moving_step(part, own_examples, context, tf.constant(UNLABELED_WEIGHT))
+        def once(batch: Batch, step: tf.Tensor) -> Any:
+            return tiny.first_replica(self.strategy, self.strategy.run(on_replica, args=(batch, step)))
 
-            sums, index, derivative, grew = tiny.first_replica(self.strategy, self.strategy.run(on_replica))
-            self.rule.move(tf.constant(step, tf.int64), index, derivative, grew)
+        return once
+
+    @functools.cached_property
+    def _moving(self) -> Any:
+        def on_replica(batch: Batch, examples: Examples, step: tf.Tensor) -> Any:
+            part = tiny.replica_part((batch, examples))
+            return self.rule.moving_step(*part, Context(step, tiny.STEPS), tf.constant(UNLABELED_WEIGHT))
+
+        @tf.function(autograph=False)
+        def once(batch: Batch, examples: Examples, step: tf.Tensor) -> Any:
+            results = self.strategy.run(on_replica, args=(batch, examples, step))
+            sums, index, derivative, grew = tiny.first_replica(self.strategy, results)
+            self.rule.move(step, index, derivative, grew)
             return sums, tf.scatter_nd(index[:, tf.newaxis], derivative, [tiny.UNLABELED])
 
-        sums, derivative = once()
-        return sums, derivative.numpy()
+        return once
 
     def weights(self) -> np.ndarray:
         return self.rule.table.columns()["weight"].numpy()
@@ -75,7 +82,6 @@ def make(
     *,
     weights: np.ndarray | None = WEIGHTS,
     dropout: float = 0.0,
-    algorithm: Algorithm = FIXMATCH,
     **settings: Any,
 ) -> Made:
     """A rule on the tiny network whose table starts with `weights`."""
@@ -91,7 +97,7 @@ def make(
     )
     if weights is not None:
         table.state_variables[0].assign(weights)
-    return Made(Weighting(chosen, table, own, algorithm, every=1, seed=0), own, strategy, algorithm)
+    return Made(Weighting(chosen, table, own, FIXMATCH, every=1, seed=0), own, strategy)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +114,7 @@ def test_network_does_not_notice_that_its_weights_are_measured(settings: dict[st
     plain, moving = make(**settings), make(**settings)
     for step in range(2):
         expected = plain.plain(step)
-        moving.rule.table.state_variables[0].assign(WEIGHTS)  # what the step before has moved
+        moving.rule.table.state_variables[0].assign(WEIGHTS)  # the step before has moved them
         sums, derivative = moving.moving(step)
         for left, right in zip(moving.network(), plain.network(), strict=True):
             np.testing.assert_array_equal(left, right)
@@ -131,9 +137,34 @@ def test_weights_and_network_are_those_from_before_the_step() -> None:
     assert relative_error(derivative, problem.influence(DAMPING)) < 1e-5
     assert float(sums["weights/validation_loss"][0]) == pytest.approx(problem.validation_loss, rel=1e-5)
     assert float(sums["loss"][0]) == pytest.approx(problem.training_loss, rel=1e-5)
-    np.testing.assert_allclose(made.weights(), np.maximum(WEIGHTS - 10.0 * derivative, 0.0), rtol=1e-5)  # Eq. 4
-    second, _ = make(weights=made.weights()).plain(0), made.plain(1)
-    assert float(second["loss"][0]) != pytest.approx(problem.training_loss, rel=1e-3)  # the next step has the new ones
+    moved = np.maximum(WEIGHTS - 10.0 * derivative, 0.0)  # Eq. 4
+    np.testing.assert_allclose(made.weights(), moved, rtol=1e-5)
+    assert float(make(weights=moved).plain()["loss"][0]) != pytest.approx(problem.training_loss, rel=1e-3)
+
+
+def test_influence_in_inference_mode_is_of_the_moving_statistics() -> None:
+    made = make(influence_batch_norm="inference", dropout=0.4)  # and of no dropout
+    problem = reference.last_layer_problem(made.own.model, FIXMATCH, training=False)
+    sums, derivative = made.moving()
+    assert relative_error(derivative, problem.influence(DAMPING)) < 1e-5
+    assert float(sums["weights/validation_loss"][0]) == pytest.approx(problem.validation_loss, rel=1e-5)
+
+
+def test_stochastic_estimates_are_a_function_of_seed_and_step() -> None:
+    made = make(inverse_hessian="stochastic", solver_iterations=3)
+
+    def estimate(seed: int, step: int) -> np.ndarray:
+        rule = Weighting(made.rule.settings, made.rule.table, made.own, FIXMATCH, every=1, seed=seed)
+        batch, context = tiny.batch_for(FIXMATCH), tiny.context(step)
+        calls = made.own.begin(context.step)
+        FIXMATCH.losses(calls, batch, context)
+        weight = tf.constant(UNLABELED_WEIGHT)
+        return rule.influence_of(batch, reference.validation(), context, weight, calls.calls).derivative.numpy()
+
+    first = estimate(0, 0)
+    np.testing.assert_array_equal(estimate(0, 0), first)
+    for seed, step in ((1, 0), (0, 1), (2**32 - 1, 0)):
+        assert relative_error(estimate(seed, step), first) > 1e-3
 
 
 def test_masked_examples_stay_unless_asked_for() -> None:

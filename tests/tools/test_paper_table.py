@@ -16,19 +16,10 @@ from metassl_tf.engine import run
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
 from tests.command_line import run_here
+from tests.tools.small_flagfiles import HEADER
 from tools import runs
 from tools.measurements import Flagfile, readme_with_table
 
-HEADER = """# A title.
-# Paper:     nobody's
-# Command:   python -m metassl_tf.train --flagfile=flags/toy/{name}.flags
-# Hardware:  one core
-# Time:      seconds
-# Expected:  {expected}
-# Measured:  not yet
-
-# A comment.
-"""
 TINY = """--dataset=digits
 --num_labeled=20
 --algorithm=supervised

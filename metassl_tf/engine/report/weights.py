@@ -152,8 +152,8 @@ def _worth(weights: LearnedWeights) -> str:
         return "All measured ones are alike in this, so that there is nothing to tell apart."
     rival = "probability of the given label" if weights.measure == "given_label" else "confidence in its prediction"
     text = (
-        f"AUROC for telling them from the others: {auroc:.3f} by weight, {other:.3f} by the model's {rival}. 1 is perfect, "
-        "0.5 is chance."
+        f"AUROC for telling them from the others: {auroc:.3f} by weight, {other:.3f} by the model's {rival}. 1 is "
+        "perfect, 0.5 is chance."
     )
     return f"{text} The weight does no better than chance here: do not go by it." if auroc <= 0.5 else text
 

@@ -1,0 +1,194 @@
+"""What is varied about learned weights (arXiv:2007.01293, section 4.3), on digits, which a CPU has time for.
+
+A group asks one question of a base experiment; its variants are changes of settings, each compared with another run of
+the same seed.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from metassl_tf import flag_definitions
+from metassl_tf.config import Config
+from metassl_tf.meta import META_RULES
+
+BASE = "base"
+"""Name of the variant without changes."""
+
+Changes = Mapping[str, Any]
+
+
+class Base(NamedTuple):
+    """An experiment that is varied.
+
+    Attributes:
+      title: for tables and plots.
+      path: of its flagfile.
+      changes: to that, which make it learn weights and let it be looked at more often.
+    """
+
+    title: str
+    path: str
+    changes: Changes
+
+    def config(self) -> Config:
+        """Its settings."""
+        return changed(flag_definitions.parse([f"--flagfile={self.path}"]), self.changes)
+
+
+class Variant(NamedTuple):
+    """Other settings.
+
+    Attributes:
+      changes: setting -> value, in place of the base's.
+      reference: the variant of the group that it is compared with.
+    """
+
+    changes: Changes
+    reference: str = BASE
+
+
+class Group(NamedTuple):
+    """A question.
+
+    Attributes:
+      title: what is varied, for tables and plots.
+      source: where the paper asks it.
+      variants: name -> what is different.
+      over_steps: whether test accuracy is drawn over steps as well.
+    """
+
+    title: str
+    source: str
+    variants: Mapping[str, Variant]
+    over_steps: bool = False
+
+
+def changed(config: Config, changes: Changes) -> Config:
+    """Replaces settings, wherever in the config they are.
+
+    Args:
+      config: any.
+      changes: setting -> value; `meta`, names of `META_RULES`, starts from the rules' defaults.
+
+    Returns:
+      The new config. What has no effect in it stays as it was: `to_flagfile` leaves it out.
+
+    Raises:
+      ValueError: the config has no such setting.
+    """
+    if "meta" in changes:
+        config = dataclasses.replace(config, meta=tuple(META_RULES[name]() for name in changes["meta"]))
+    if unknown := changes.keys() - config.values().keys():
+        raise ValueError(f"The config has no settings {sorted(unknown)}.")
+
+    def replaced(part: Any) -> Any:
+        if isinstance(part, tuple):
+            return tuple(map(replaced, part))
+        own = {field.name for field in dataclasses.fields(part)} if part is not None else set()
+        return dataclasses.replace(part, **{name: changes[name] for name in changes if name in own}) if own else part
+
+    return dataclasses.replace(
+        config, **{field.name: replaced(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    )
+
+
+_OFTEN = {"eval_steps": 100}
+
+BASES = {
+    "flipped": Base("Given labels, 30 % flipped", "flags/digits/weights_flipped.flags", _OFTEN),
+    "fixmatch": Base(
+        "FixMatch, 40 labels",
+        "flags/digits/fixmatch_40.flags",
+        {
+            "meta": ("per_example_weights",),
+            "num_meta_validation": 100,
+            "labeled_in_unlabeled": False,
+            "weight_update_steps": 2,
+            "damping": 0.1,
+            **_OFTEN,
+        },
+    ),
+}
+
+_ITERATED = ("neumann", "conjugate_gradient", "stochastic", "unrolled")
+_ITERATIONS = 10
+_MOST_VALIDATION, _BASE_VALIDATION = 200, 100
+
+
+def _inverse(method: str, scope: str) -> Variant:
+    iterations = {"solver_iterations": _ITERATIONS} if method in _ITERATED else {}
+    return Variant({"inverse_hessian": method, "influence_scope": scope, **iterations})
+
+
+def _labels(number: int) -> dict[str, Variant]:
+    """A weight for each, one for all, and none, with so many labels."""
+    labels, each = {"num_labeled": number}, f"one for each, {number} labels"
+    return {
+        each: Variant(labels, reference=each),
+        f"one for all, {number} labels": Variant({"single_weight": True, **labels}, reference=each),
+        f"none, {number} labels": Variant({"meta": (), **labels}, reference=each),
+    }
+
+
+def _validation(number: int) -> Variant:
+    """So many validation examples; the others are left unused, so that the unlabeled ones are the same for all."""
+    changes = {"num_meta_validation": number, "num_validation": _MOST_VALIDATION - number}
+    return Variant(changes, reference=f"{_BASE_VALIDATION} examples")
+
+
+GROUPS = {
+    "inverse": Group(
+        "Inverse Hessian, and the parameters that the validation loss is followed through",
+        "Figure 3",
+        {
+            f"{method}, {scope}": _inverse(method, scope)
+            for method, scope in (
+                ("exact", "last_layer"),
+                ("identity", "last_layer"),
+                ("identity", "last_block"),
+                ("identity", "all"),
+                ("neumann", "last_layer"),
+                ("neumann", "last_block"),  # as in the paper
+                ("conjugate_gradient", "last_layer"),
+                ("conjugate_gradient", "last_block"),
+                ("stochastic", "last_layer"),
+                ("unrolled", "last_layer"),
+            )
+        },
+        over_steps=True,
+    ),
+    "single_weight": Group(
+        "A weight for each example, one for all, or none",
+        "Figure 4, left",
+        {name: variant for number in (20, 40, 100) for name, variant in _labels(number).items()},
+    ),
+    "optimizer": Group(
+        "Update rule of the weights",
+        "Figure 4, center",
+        {
+            **{
+                rule: Variant({"weight_optimizer": rule}) for rule in ("masked_adam", "masked_adam_global_step", "adam")
+            },
+            # Its steps are as long as the derivatives, which are small.
+            **{
+                f"sgd, rate {rate}": Variant({"weight_optimizer": "sgd", "weight_learning_rate": float(rate)})
+                for rate in (1, 10, 100)
+            },
+        },
+        over_steps=True,
+    ),
+    "validation_size": Group(
+        "Number of validation examples",
+        "Figure 4, right",
+        {f"{number} examples": _validation(number) for number in (16, 32, 64, 100, 200)},
+    ),
+    "updates": Group(
+        "Steps between updates, and learning rate of the weights",
+        "Table 3",
+        {
+            **{f"every {steps} steps": Variant({"weight_update_steps": steps}) for steps in (1, 2, 5, 20, 100)},
+            **{f"rate {rate}": Variant({"weight_learning_rate": rate}) for rate in (0.001, 0.003, 0.01, 0.03, 0.1)},
+        },
+    ),
+}

@@ -1,0 +1,131 @@
+"""Varies what learns the weights (arXiv:2007.01293, section 4.3) on digits, and compares.
+
+    python -m tools.ablations --only=optimizer,updates --seeds=0..4
+    python -m tools.ablations --print_only --output=runs/ablations/plots
+
+Every run is a process of its own, one after the other, in a folder below `--runs_dir`; variants that are the same
+share their runs. The same command again goes on where it was stopped. Results go to `ablations.json` beside the
+flagfiles; one run that fails is reported at the end and keeps none of the others from running.
+"""
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+from tqdm import tqdm
+
+from metassl_tf import flag_definitions
+from metassl_tf.errors import UserError
+from tools import runs
+from tools.ablation_data import Case, Results, Store, cases, measure, table
+from tools.ablation_groups import BASES, GROUPS
+from tools.ablation_plots import draw_over_steps, draw_variants
+from tools.comparisons import choose, parse_seeds
+
+_BASE = flags.DEFINE_list("base", [], f"Experiments to vary, of {', '.join(BASES)}; default: all.")
+_ONLY = flags.DEFINE_list("only", [], f"Groups of variants, of {', '.join(GROUPS)}; default: all.")
+_SEEDS = flags.DEFINE_list(
+    "seeds", ["0", "1", "2"], "Seeds, or ranges such as 0..4, each given to a run as --seed and --split_seed."
+)
+_RUNS_DIR = flags.DEFINE_string("runs_dir", "runs/ablations", "Folder of the runs.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for plots, PNG; it is made where there is none.")
+_PRINT_ONLY = flags.DEFINE_bool("print_only", False, "Run nothing: show what was measured before.")
+
+
+class Question(NamedTuple):
+    """A group of variants of a base.
+
+    Attributes:
+      base: name of the base.
+      group: name of the group.
+      cases: its variants.
+      store: what was measured of them.
+    """
+
+    base: str
+    group: str
+    cases: Sequence[Case]
+    store: Store
+
+    @property
+    def title(self) -> str:
+        """What is asked of what."""
+        return f"{BASES[self.base].title}: {GROUPS[self.group].title} ({GROUPS[self.group].source})"
+
+    def results(self) -> Results:
+        """The cases with what was measured of them."""
+        return [(case, self.store.outcomes(self.base, self.group, case)) for case in self.cases]
+
+
+def questions(bases: Sequence[str], groups: Sequence[str]) -> list[Question]:
+    """Every group of every base; flagfiles are looked for below the present folder."""
+    return [
+        Question(
+            base=base,
+            group=group,
+            cases=cases(BASES[base], GROUPS[group]),
+            store=Store(Path(BASES[base].path).with_name("ablations.json")),
+        )
+        for base in bases
+        for group in groups
+    ]
+
+
+def run_all(asked: Sequence[Question], seeds: Sequence[int], runs_dir: Path) -> list[str]:
+    """Runs everything, the first seed of all before the second; returns what went wrong."""
+    failures = []
+    jobs = [(seed, question, case) for seed in seeds for question in asked for case in question.cases]
+    with tqdm(jobs, unit="run", disable=None) as progress:
+        for seed, question, case in progress:
+            progress.set_description(f"{question.base}, {question.group}: {case.name}, seed {seed}")
+            try:
+                outcome = measure(question.base, question.group, case, seed, runs_dir=runs_dir)
+            except runs.RunFailed as failure:
+                failures.append(str(failure))
+            else:
+                question.store.record(question.base, question.group, case, outcome)
+    return failures
+
+
+def draw(question: Question, folder: Path) -> None:
+    """Draws a question's plots into a folder, where anything was measured."""
+    results = question.results()
+    if not any(outcomes for _, outcomes in results):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{question.base}_{question.group}"
+    draw_variants(question.title, results, folder / f"{stem}.png")
+    if GROUPS[question.group].over_steps:
+        draw_over_steps(question.title, results, folder / f"{stem}_over_steps.png")
+
+
+def main() -> None:
+    """Runs the command line."""
+    flag_definitions.given(set(), why="an ablation")
+    if _PRINT_ONLY.value:
+        for name in ("seeds", "runs_dir"):
+            if flags.FLAGS[name].present:
+                raise UserError(f"--{name} has no effect with --print_only, which runs nothing. Leave one of them out.")
+    seeds = parse_seeds(_SEEDS.value)
+    asked = questions(
+        choose(_BASE.value, list(BASES), flag="base", what="an experiment to vary"),
+        choose(_ONLY.value, list(GROUPS), flag="only", what="a group of variants"),
+    )
+    failures = [] if _PRINT_ONLY.value else run_all(asked, seeds, Path(_RUNS_DIR.value))
+    for question in asked:
+        if _OUTPUT.value:
+            draw(question, Path(_OUTPUT.value))
+        if text := table(question.title, question.results()):
+            print(text)
+    if failures:
+        count = len(seeds) * sum(len(question.cases) for question in asked)
+        sys.exit("\n".join([f"{len(failures)} of {count} runs failed:", *failures]))
+
+
+if __name__ == "__main__":
+    # A terminated program takes the run that it waits for with it, instead of leaving it behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped. Give the same command again to resume."))
+    flag_definitions.run_binary(main)
