@@ -5,6 +5,8 @@ second-order gradient with respect to its labels (it is silently zero), and grad
 the learned signals of this package are made of.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 
@@ -32,6 +34,36 @@ def kl_divergence(target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
       [batch], the loss of each example.
     """
     return tf.reduce_sum(tf.math.xlogy(target, target), axis=-1) + cross_entropy(target, logits)
+
+
+def squared_error(target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Squared error of the probabilities, sum_c (softmax(z)_c - q_c)^2.
+
+    It is convex in the probabilities and not in the logits, so that its Hessian has negative directions, along which an
+    inverse Hessian points uphill. The second derivative by the logits is therefore the Gauss-Newton one, 2 J^T J with
+    J = diag p - p p^T, which is never negative (Schraudolph, 2002); first derivatives, and those of gradients by the
+    target, are exact.
+
+    Args:
+      target: distribution q over classes, [batch, classes], dtype of `logits`; differentiated through.
+      logits: z, [batch, classes].
+
+    Returns:
+      [batch], the loss of each example.
+    """
+    return tf.reduce_sum(tf.square(_softmax_with_fixed_jacobian(logits) - target), axis=-1)
+
+
+@tf.custom_gradient
+def _softmax_with_fixed_jacobian(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Softmax whose Jacobian counts as a constant: what a loss of it has for curvature is its own, pulled back."""
+    probability = tf.nn.softmax(logits)
+
+    def backward(upstream: tf.Tensor) -> tf.Tensor:
+        fixed = tf.stop_gradient(probability)
+        return fixed * (upstream - tf.reduce_sum(fixed * upstream, axis=-1, keepdims=True))
+
+    return probability, backward
 
 
 def smooth_one_hot(labels: tf.Tensor, num_classes: int, *, smoothing: float, dtype: tf.DType) -> tf.Tensor:

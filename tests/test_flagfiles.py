@@ -84,13 +84,14 @@ def test_stands_alone(name: str) -> None:
 @each_with_header
 def test_header_is_complete(name: str) -> None:
     header = FLAGFILES[name].header()
-    assert set(FIELDS) <= set(header) <= {*FIELDS, "Data", "Departs"}
+    assert set(FIELDS) <= set(header) <= {*FIELDS, "Data", "Departs", "Compared"}
     train, module, program, flagfile, *rest = header["Command"].split()
     assert [train, module, program] == ["python", "-m", "metassl_tf.train"]
     assert flagfile == f"--flagfile=flags/{name}.flags"
     assert rest in ([], ["--data_dir=DIR"])
     assert bool(rest) == (config_of(name).data.dataset not in WITHOUT_FILES)
     assert FLAGFILES[name].expected() or header["Expected"].startswith("none: ")
+    assert "Compared" not in header or f"{name.partition('/')[0]}/{header['Compared']}" in FLAGFILES
 
 
 @each_with_header

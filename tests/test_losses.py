@@ -10,6 +10,7 @@ import tensorflow as tf
 from metassl_tf import losses
 
 BATCH, CLASSES = 5, 4
+LOSSES = (losses.cross_entropy, losses.kl_divergence, losses.squared_error)
 
 
 @pytest.fixture
@@ -25,6 +26,11 @@ def target() -> tf.Tensor:
 def log_probabilities(logits: tf.Tensor) -> np.ndarray:
     values = logits.numpy()
     return values - np.log(np.exp(values).sum(axis=1, keepdims=True))
+
+
+def probabilities_of(values: np.ndarray) -> np.ndarray:
+    powers = np.exp(values)
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def test_cross_entropy_is_minus_the_expected_log_probability(logits: tf.Tensor, target: tf.Tensor) -> None:
@@ -47,7 +53,12 @@ def test_kl_divergence_from_itself_is_zero(logits: tf.Tensor) -> None:
     np.testing.assert_allclose(losses.kl_divergence(tf.nn.softmax(logits), logits), np.zeros(BATCH), atol=1e-14)
 
 
-@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.kl_divergence])
+def test_squared_error_is_that_of_the_probabilities(logits: tf.Tensor, target: tf.Tensor) -> None:
+    expected = np.square(np.exp(log_probabilities(logits)) - target.numpy()).sum(axis=1)
+    np.testing.assert_allclose(losses.squared_error(target, logits), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_gradients_equal_finite_differences(
     loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], logits: tf.Tensor, target: tf.Tensor
 ) -> None:
@@ -95,6 +106,44 @@ def test_zero_entries_of_the_target_add_nothing_and_stay_finite(logits: tf.Tenso
         assert np.isfinite(tape.gradient(divergence, given)).all()
 
 
+def test_curvature_of_the_squared_error_is_that_of_gauss_and_newton(logits: tf.Tensor, target: tf.Tensor) -> None:
+    """2 J^T J, and not the Hessian, which has a negative direction here."""
+    with tf.GradientTape() as outer:
+        outer.watch(logits)
+        with tf.GradientTape() as inner:
+            inner.watch(logits)
+            total = tf.reduce_sum(losses.squared_error(target, logits))
+        slope = inner.gradient(total, logits)
+    found = outer.batch_jacobian(slope, logits).numpy()
+    probabilities = np.exp(log_probabilities(logits))
+    for row in range(BATCH):
+        jacobian = np.diag(probabilities[row]) - np.outer(probabilities[row], probabilities[row])
+        np.testing.assert_allclose(found[row], 2 * jacobian.T @ jacobian, rtol=1e-10, atol=1e-14)
+
+    def slope_at(values: np.ndarray) -> np.ndarray:
+        errors = 2 * (probabilities_of(values) - target.numpy())
+        inner_products = (probabilities_of(values) * errors).sum(axis=1, keepdims=True)
+        return probabilities_of(values) * (errors - inner_products)
+
+    steps = 1e-6 * np.eye(CLASSES)
+    hessians = np.stack([(slope_at(logits + step) - slope_at(logits - step)) / 2e-6 for step in steps], axis=1)
+    assert min(np.linalg.eigvalsh(hessian)[0] for hessian in hessians) < -1e-2
+
+
+def test_gradient_of_the_squared_error_s_gradient_reaches_the_target(logits: tf.Tensor, target: tf.Tensor) -> None:
+    """d/dq of <dL/dz, v> is -2 J v."""
+    direction = tf.constant(np.random.default_rng(3).normal(size=(BATCH, CLASSES)))
+    with tf.GradientTape() as outer:
+        outer.watch(target)
+        with tf.GradientTape() as inner:
+            inner.watch(logits)
+            total = tf.reduce_sum(losses.squared_error(target, logits))
+        projection = tf.reduce_sum(inner.gradient(total, logits) * direction)
+    probabilities = np.exp(log_probabilities(logits))
+    along = probabilities * (direction - (probabilities * direction).numpy().sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(outer.gradient(projection, target), -2 * along, rtol=1e-10)
+
+
 @pytest.mark.parametrize("loss", [losses.cross_entropy, losses.kl_divergence])
 def test_extreme_logits_stay_finite(loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> None:
     logits = tf.constant([[1e4, -1e4], [-1e4, 1e4]])
@@ -129,7 +178,7 @@ def test_sharpening_raises_probabilities_to_the_inverse_temperature(logits: tf.T
     np.testing.assert_allclose(losses.sharpen(logits, temperature), expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("call", [losses.cross_entropy, losses.kl_divergence])
+@pytest.mark.parametrize("call", LOSSES)
 def test_nothing_is_reduced_over_the_batch(call: Callable[..., Any], logits: tf.Tensor, target: tf.Tensor) -> None:
     whole = call(target, logits)
     assert whole.shape == [BATCH]

@@ -60,10 +60,10 @@ def choose(given: Sequence[str], known: Sequence[str], *, flag: str, what: str) 
     return [name for name in known if name in given] or list(known)
 
 
-def with_spread(values: Sequence[float], *, decimals: int = 2) -> str:
-    """Writes mean ± sample standard deviation (divisor n - 1; left out for one value)."""
+def with_spread(values: Sequence[float], *, decimals: int = 2, sign: bool = False) -> str:
+    """Writes mean ± sample standard deviation (divisor n - 1; left out for one value); `sign` also of means above 0."""
     spread = f" ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{decimals}f}{spread}"
+    return f"{statistics.fmean(values):{'+' if sign else ''}.{decimals}f}{spread}"
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:

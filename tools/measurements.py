@@ -20,10 +20,12 @@ from typing import Any
 
 from metassl_tf.engine.workdir import write_atomically
 from metassl_tf.errors import UserError
-from tools.comparisons import with_spread
+from tools.comparisons import better_of, differences, with_spread
 
 FIELDS = ("Paper", "Command", "Hardware", "Time", "Expected", "Measured")
-"""What every header has; `Data` and `Departs` (from the paper) are optional."""
+"""What every header has. Optional are `Data`, `Departs` (from the paper) and `Compared`: a flagfile of the same folder,
+without its suffix, whose runs these are compared with seed by seed."""
+AUROCS = ("weight", "confidence", "agreement")
 NOT_YET = "not yet"
 README_MARKS = ("<!-- results -->\n", "<!-- /results -->\n")
 
@@ -47,6 +49,8 @@ class Measurement:
       commit: of this repository; `unknown` without git, `+changes` where the package differed from the commit.
       note: what distinguishes the data or the machine, such as `a JPEG-compressed copy`; may be empty.
       versions: package -> version.
+      aurocs: for telling which unlabeled examples can be trusted, of what was measured: `weight`, `confidence` of the
+        model, and its `agreement` with the given label; empty for a run that learns no weights.
     """
 
     seed: int
@@ -58,6 +62,7 @@ class Measurement:
     commit: str
     note: str
     versions: dict[str, str]
+    aurocs: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +125,21 @@ class Flagfile:
         text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         write_atomically(self._data_path, lambda file: file.write(text.encode()))
 
+    def comparisons(self) -> list[str]:
+        """What the runs say beside their accuracy: how far they are ahead of those compared with, and what tells."""
+        runs, found = self.measurements(), []
+        other = self.header().get("Compared")
+        if other:
+            theirs = Flagfile(self.path.with_name(f"{other}.flags")).measurements()
+            ahead = differences(_percent_by_seed(runs), _percent_by_seed(theirs))
+            if ahead:
+                found.append(f"{with_spread(ahead, sign=True)} points to {other}, better in {better_of(ahead)}")
+        for name in AUROCS:
+            values = [run.aurocs[name] for run in runs if name in run.aurocs]
+            if values:
+                found.append(f"AUROC of {name}: {with_spread(values, decimals=3)}")
+        return found
+
     def with_measured(self) -> str:
         """The file's text with the field `Measured` as the data have it.
 
@@ -136,7 +156,7 @@ class Flagfile:
         end = starts[0] + 1
         while end < len(lines) and _CONTINUATION.fullmatch(lines[end]):
             end += 1
-        first, *rest = measured_lines(self.measurements())
+        first, *rest = measured_lines(self.measurements(), self.comparisons())
         written = [f"# {'Measured:':<{_INDENT}}{first}", *(f"# {'':<{_INDENT}}{line}" for line in rest)]
         return "\n".join([*lines[: starts[0]], *written, *lines[end:]]) + "\n"
 
@@ -181,13 +201,14 @@ def accuracy(runs: Sequence[Measurement]) -> str:
     return with_spread([100.0 * run.test_accuracy for run in runs])
 
 
-def measured_lines(runs: Sequence[Measurement]) -> list[str]:
-    """What a header says of runs: `not yet`, or accuracy with seeds, then time, date, commit and notes."""
+def measured_lines(runs: Sequence[Measurement], comparisons: Sequence[str] = ()) -> list[str]:
+    """What a header says of runs: `not yet`, or accuracy with seeds, comparisons, then time, date, commit and notes."""
     if not runs:
         return [NOT_YET]
     seeds = f"seed{'s' if len(runs) > 1 else ''} {', '.join(str(run.seed) for run in runs)}"
     return [
         f"{accuracy(runs)} % (n = {len(runs)}: {seeds})",
+        *comparisons,
         f"{_seconds(runs)} s a run, {_origin(runs)}",
         *_notes(runs),
     ]
@@ -231,10 +252,16 @@ def readme_with_table(readme: str, results: str) -> str:
 def _row(flagfile: Flagfile) -> str:
     runs = flagfile.measurements()
     ours, seconds, origin = (
-        (accuracy(runs), _seconds(runs), "; ".join([_origin(runs), *_notes(runs)])) if runs else (NOT_YET, "", "")
+        (accuracy(runs), _seconds(runs), "; ".join([*flagfile.comparisons(), _origin(runs), *_notes(runs)]))
+        if runs
+        else (NOT_YET, "", "")
     )
     link = f"[{flagfile.name}]({flagfile.path.as_posix()})"
     return f"| {link} | {ours} | {len(runs)} | {flagfile.expected()} | {seconds} | {origin} |"
+
+
+def _percent_by_seed(runs: Iterable[Measurement]) -> dict[int, float]:
+    return {run.seed: 100.0 * run.test_accuracy for run in runs}
 
 
 def _seconds(runs: Sequence[Measurement]) -> str:

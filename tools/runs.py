@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metassl_tf.engine.workdir import Workdir
-from tools.measurements import Flagfile, Measurement
+from tools.measurements import AUROCS, Flagfile, Measurement
 
 
 class RunFailed(Exception):  # noqa: N818  (an outcome that is reported, while the other runs go on)
@@ -122,6 +122,7 @@ def measure(flagfile: Flagfile, seed: int, *, runs_dir: Path, given: Sequence[st
         commit=commit,
         note=note,
         versions=result["versions"],
+        aurocs={name: result[f"{name}_auroc"] for name in AUROCS if result.get(f"{name}_auroc") is not None},
     )
 
 

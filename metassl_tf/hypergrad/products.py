@@ -63,35 +63,6 @@ def hessian_vector_product(loss: Loss, at: Sequence[tf.Tensor], vector: Sequence
     return list(outer.gradient(along, parameters, unconnected_gradients=_ZERO))
 
 
-def gauss_newton_vector_product(
-    outputs: Callable[[Vector], tf.Tensor],
-    loss: Callable[[tf.Tensor], tf.Tensor],
-    at: Sequence[tf.Tensor],
-    vector: Sequence[tf.Tensor],
-) -> Vector:
-    """J^T H_o J v: the Hessian of loss(outputs(parameters)) without the curvature of `outputs`.
-
-    It is positive semi-definite wherever `loss` is convex in its argument, which the Hessian itself need not be: the
-    squared error of a softmax is convex in the probabilities and not in the logits (Schraudolph, 2002).
-
-    Args:
-      outputs: maps parameters to a tensor of any shape, o.
-      loss: maps o to a scalar; convex.
-      at: the parameters.
-      vector: v.
-
-    Returns:
-      One tensor per parameter.
-    """
-    parameters = list(at)
-    with tf.GradientTape() as tape:
-        tape.watch(parameters)
-        output = outputs(parameters)
-    along = jacobian_vector_product(outputs, parameters, vector)  # J v
-    curved = hessian_vector_product(lambda parts: loss(parts[0]), [output], [along])  # H_o J v
-    return list(tape.gradient(output, parameters, output_gradients=curved[0], unconnected_gradients=_ZERO))
-
-
 def jacobian_vector_product(
     values: Callable[[Vector], tf.Tensor], at: Sequence[tf.Tensor], vector: Sequence[tf.Tensor]
 ) -> tf.Tensor:

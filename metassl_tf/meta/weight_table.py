@@ -14,6 +14,11 @@ from metassl_tf.meta.masked_adam import DENSE_RULES, RULES, Rows
 
 PERCENTILES = (0, 10, 25, 50, 75, 90, 100)
 
+# Columns: weight, first moment, second moment, number of updates, latest influence. A row lies together in memory:
+# fetching rows is what an update of a huge table costs. Float32 counts exactly up to 2^24 updates of one example.
+_COLUMNS = 5
+_WEIGHT, _COUNT, _INFLUENCE = 0, 3, 4
+
 
 class WeightTable:
     """Learned weights of all unlabeled examples.
@@ -57,22 +62,14 @@ class WeightTable:
         place = contextlib.ExitStack()
         place.enter_context(tf.device("/CPU:0") if on_host else strategy.scope())
         with place:
-            self._weight = _rows("weight", tf.fill([size], float(initial_weight)))
-            self._first_moment = _rows("first_moment", tf.zeros([size]))
-            self._second_moment = _rows("second_moment", tf.zeros([size]))
-            # A GPU has no kernels that gather and scatter int32.
-            self._count = _rows("count", tf.zeros([size], tf.int64))
-            self._influence = _rows("latest_influence", tf.zeros([size]))
-            self._scalars = _rows("scalars", tf.constant([0, 0, self._key], tf.int64))
+            fresh = [float(initial_weight) if column == _WEIGHT else 0.0 for column in range(_COLUMNS)]
+            self._rows = _variable("rows", tf.tile(tf.constant([fresh]), [size, 1]))
+            self._scalars = _variable("scalars", tf.constant([0, 0, self._key], tf.int64))
 
     @property
     def state_variables(self) -> list[tf.Variable]:
         """Everything that survives a step."""
-        return [*self._row_variables, self._influence, self._scalars]
-
-    @property
-    def _row_variables(self) -> list[tf.Variable]:
-        return [self._weight, self._first_moment, self._second_moment, self._count]
+        return [self._rows, self._scalars]
 
     @property
     def updates(self) -> tf.Tensor:
@@ -87,20 +84,20 @@ class WeightTable:
     def columns(self) -> dict[str, tf.Tensor]:
         """The rows as a user reads them: `weight`, `updates`, `latest_influence`, each [size]."""
         return {
-            "weight": tf.convert_to_tensor(self._weight),
-            "updates": tf.convert_to_tensor(self._count),
-            "latest_influence": tf.convert_to_tensor(self._influence),
+            "weight": self._rows[:, _WEIGHT],
+            "updates": tf.cast(self._rows[:, _COUNT], tf.int64),
+            "latest_influence": self._rows[:, _INFLUENCE],
         }
 
     def summary(self) -> dict[str, float]:
         """How the weights lie: percentiles, mean, share at 0, updates per example so far, and skipped updates."""
-        weights = self._weight.numpy()
+        weights = self._rows[:, _WEIGHT].numpy()
         values = np.percentile(weights, PERCENTILES)
         return {
             **{f"percentile_{rank}": float(value) for rank, value in zip(PERCENTILES, values, strict=True)},
             "mean": float(weights.mean()),
             "share_zero": float(np.mean(weights == 0)),
-            "updates_per_example": float(self._count.numpy().mean()),
+            "updates_per_example": float(self._rows[:, _COUNT].numpy().mean(dtype=np.float64)),
             "skipped_updates": int(self.skipped),
         }
 
@@ -122,7 +119,7 @@ class WeightTable:
         Args:
           index: int64 [batch], rows; all mean row 0 of a table of one row.
         """
-        return self._gather(self._weight, self._places(index))
+        return self._gather(self._places(index))[:, _WEIGHT]
 
     def _places(self, index: tf.Tensor) -> tf.Tensor:
         return tf.zeros_like(index) if self.size == 1 else index
@@ -145,14 +142,14 @@ class WeightTable:
         if self._dense:
             scattered = tf.scatter_nd(places[:, tf.newaxis], influence, [self.size])
             places, summed = tf.range(self.size, dtype=tf.int64), scattered
-        rows = Rows(*(self._gather(variable, places) for variable in self._row_variables))
+        before = self._gather(places)
+        weight, first, second, count, seen = tf.unstack(before, axis=1)
+        rows = Rows(weight, first, second, tf.cast(count, tf.int64))
         moved = self._rule(rows, summed, self._learning_rate, self.updates)
-        projected = moved._replace(weight=self._project(moved.weight))
-        kept = Rows(*(tf.where(finite, now, before) for now, before in zip(projected, rows, strict=True)))
-        for variable, values in zip(self._row_variables, kept, strict=True):
-            self._scatter(variable, places, values)
-        seen = tf.where(tf.not_equal(summed, 0.0), summed, self._gather(self._influence, places))
-        self._scatter(self._influence, places, seen)
+        seen = tf.where(tf.not_equal(summed, 0.0), summed, seen)
+        count = tf.cast(moved.count, tf.float32)
+        after = tf.stack([self._project(moved.weight), moved.first_moment, moved.second_moment, count, seen], axis=1)
+        self._scatter(self._rows, places, tf.where(finite, after, before))
         counted = tf.stack([tf.cast(finite, tf.int64), tf.cast(~finite, tf.int64)])
         self._scatter(self._scalars, tf.constant([0, 1], tf.int64), self._scalars[:2] + counted)
 
@@ -160,11 +157,11 @@ class WeightTable:
         weight = tf.maximum(weight, 0.0)  # Lambda >= 0, Eq. 2
         return tf.minimum(weight, self._max_weight) if self._max_weight else weight
 
-    def _gather(self, variable: tf.Variable, places: tf.Tensor) -> tf.Tensor:
+    def _gather(self, places: tf.Tensor) -> tf.Tensor:
         # tf.gather would read, and after a first update copy, the whole of a variable with a copy on each replica.
         outside = tf.distribute.in_cross_replica_context()
-        local = self._strategy.experimental_local_results(variable)[0] if outside else variable
-        return tf.raw_ops.ResourceGather(resource=local.handle, indices=places, dtype=variable.dtype)
+        local = self._strategy.experimental_local_results(self._rows)[0] if outside else self._rows
+        return tf.raw_ops.ResourceGather(resource=local.handle, indices=places, dtype=tf.float32)
 
     def _scatter(self, variable: tf.Variable, places: tf.Tensor, values: tf.Tensor) -> None:
         # Rows that occur twice are written twice with the same values.
@@ -179,5 +176,5 @@ class WeightTable:
         )
 
 
-def _rows(name: str, value: tf.Tensor) -> tf.Variable:
+def _variable(name: str, value: tf.Tensor) -> tf.Variable:
     return tf.Variable(value, trainable=False, name=name, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)

@@ -16,6 +16,7 @@ from metassl_tf.engine import setup
 from metassl_tf.engine.learned_weights import LearnedWeights, learned_weights, write_weights
 from metassl_tf.engine.setup import Experiment
 from metassl_tf.engine.workdir import Workdir
+from tests import weight_rows
 
 BASIC = [
     "--dataset=digits", "--num_labeled=20", "--num_meta_validation=20", "--model=convnet", "--filters=4",
@@ -32,11 +33,12 @@ def experiment_of(*arguments: str) -> Experiment:
     assert experiment.weighting is not None
     table = experiment.weighting.table
     random = np.random.RandomState(0)
-    weight, _, _, count, influence, _ = table.state_variables
-    # Coarse, so that there are equal ones.
-    weight.assign(random.randint(0, 20, table.size).astype(np.float32) / 10)
-    count.assign(random.randint(0, 9, table.size).astype(np.int64))
-    influence.assign(random.randn(table.size).astype(np.float32))
+    weight_rows.assign(
+        table,
+        weight=random.randint(0, 20, table.size) / 10,  # coarse, so that there are equal ones
+        updates=random.randint(0, 9, table.size),
+        latest_influence=random.randn(table.size),
+    )
     for average in experiment.learner.ema:
         average.assign(1.5 * average)  # not what is trained
     return experiment

@@ -1,12 +1,15 @@
 """Influences on the tiny network by other means: closed forms in NumPy, plain automatic differentiation of Keras."""
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Algorithm, Batch, Examples
+from metassl_tf import losses
+from metassl_tf.algorithms.base import Algorithm, Batch, Context, Examples, Forward, Losses
 from metassl_tf.algorithms.fixmatch import FixMatch
 from metassl_tf.algorithms.pseudo_label import PseudoLabel
 from metassl_tf.algorithms.uda import Uda
@@ -14,10 +17,28 @@ from metassl_tf.learner.learner import Learner
 from metassl_tf.meta.scopes import LastLayer, Objective, StepLosses, head_inputs, network_objective
 from tests.learner import tiny
 
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SquaredErrorMatch(FixMatch):
+    """FixMatch with soft labels and the squared error of probabilities, which is not convex in the logits."""
+
+    def losses(self, forward: Forward, batch: Batch, context: Context) -> Losses:
+        logits: dict[str, tf.Tensor] = {}
+
+        def remember(*arguments: Any, **options: Any) -> dict[str, tf.Tensor]:
+            logits.update(forward(*arguments, **options))
+            return logits
+
+        found = super().losses(cast(Forward, remember), batch, context)
+        values = losses.squared_error(tf.stop_gradient(tf.nn.softmax(logits["weak"])), logits["strong"])
+        return found._replace(unlabeled={"consistency": found.unlabeled["consistency"]._replace(values=values)})
+
+
 ALGORITHMS: dict[str, Algorithm] = {
     "fixmatch": FixMatch(threshold=0.82),
     "uda": Uda(threshold=0.82, temperature=0.5),
     "pseudo_label": PseudoLabel(threshold=0.82),
+    "squared_error": SquaredErrorMatch(threshold=0.82),
 }
 L2, UNLABELED_WEIGHT, VALIDATION = 0.03, 1.5, 6
 # Of every size, 0 among them.
@@ -89,7 +110,7 @@ class Problem(NamedTuple):
 
     Attributes:
       unlabeled: g_u of every unlabeled example, [unlabeled, parameters].
-      hessian: H with L2 and without damping, [parameters, parameters].
+      hessian: H with L2 and without damping, [parameters, parameters]; of the squared error, Gauss' and Newton's.
       validation: g_val, [parameters].
       training_loss: without L2.
       validation_loss: mean.
@@ -135,23 +156,20 @@ def last_layer_problem(
     hessian = np.zeros([matrix.size, matrix.size])
     loss = 0.0
     coefficients = unlabeled_weight * WEIGHTS * mask / tiny.UNLABELED
-    for row, goal, coefficient in [
-        *zip(labeled, np.eye(tiny.CLASSES)[batch.labeled.label], np.full(tiny.LABELED, 1 / tiny.LABELED), strict=True),
-        *zip(strong, target, coefficients, strict=True),
-    ]:
-        probability = _softmax(row @ matrix)
-        curvature = np.diag(probability) - np.outer(probability, probability)
+    for row, goal in zip(labeled, np.eye(tiny.CLASSES)[batch.labeled.label], strict=True):
+        value, _, curvature = _cross_entropy(goal, _softmax(row @ matrix))
+        hessian += np.kron(np.outer(row, row), curvature) / tiny.LABELED
+        loss += value / tiny.LABELED
+    slopes = []
+    for row, goal, coefficient in zip(strong, target, coefficients, strict=True):
+        value, slope, curvature = _unlabeled_loss(algorithm)(goal, _softmax(row @ matrix))
         hessian += coefficient * np.kron(np.outer(row, row), curvature)
-        loss += coefficient * _excess(goal, probability, algorithm)
+        loss += coefficient * value
+        slopes.append(np.outer(row, slope).reshape(-1))
     hessian += L2 * np.diag(np.repeat(np.arange(len(matrix)) < len(kernel), tiny.CLASSES))  # kernels only
 
     shares = unlabeled_weight * counted / tiny.UNLABELED
-    unlabeled = np.stack(
-        [
-            share * np.outer(row, _softmax(row @ matrix) - goal).reshape(-1)
-            for row, goal, share in zip(strong, target, shares, strict=True)
-        ]
-    )
+    unlabeled = shares[:, np.newaxis] * np.stack(slopes)
     outer = features(examples.views["plain"])
     probability, goals = _softmax(outer @ matrix), np.eye(tiny.CLASSES)[examples.label]
     return Problem(
@@ -207,6 +225,8 @@ def unlabeled_targets(algorithm: Algorithm, logits: np.ndarray) -> tuple[np.ndar
     confidence = probability.max(axis=1)
     if isinstance(algorithm, Uda):
         return _softmax(logits / algorithm.temperature), confidence > algorithm.threshold
+    if isinstance(algorithm, SquaredErrorMatch):
+        return probability, confidence > algorithm.threshold
     return np.eye(tiny.CLASSES)[probability.argmax(axis=1)], confidence > algorithm.threshold
 
 
@@ -224,10 +244,26 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return exponential / exponential.sum(axis=-1, keepdims=True)
 
 
-def _excess(goal: np.ndarray, probability: np.ndarray, algorithm: Algorithm) -> float:
-    """Cross-entropy; for UDA the divergence, which is less by the target's entropy (0 of a label's)."""
-    entropy = -np.sum(goal * np.log(np.where(goal > 0, goal, 1.0))) if isinstance(algorithm, Uda) else 0.0
-    return float(-np.sum(goal * np.log(probability)) - entropy)
+Pieces = tuple[float, np.ndarray, np.ndarray]  # loss of one example, its slope and its curvature by the logits
+
+
+def _cross_entropy(goal: np.ndarray, probability: np.ndarray) -> Pieces:
+    curvature = np.diag(probability) - np.outer(probability, probability)
+    return float(-np.sum(goal * np.log(probability))), probability - goal, curvature
+
+
+def _divergence(goal: np.ndarray, probability: np.ndarray) -> Pieces:
+    loss, slope, curvature = _cross_entropy(goal, probability)
+    return loss + float(np.sum(goal * np.log(goal))), slope, curvature
+
+
+def _squared_error(goal: np.ndarray, probability: np.ndarray) -> Pieces:
+    jacobian = np.diag(probability) - np.outer(probability, probability)
+    return float(np.sum((probability - goal) ** 2)), 2 * jacobian @ (probability - goal), 2 * jacobian @ jacobian
+
+
+def _unlabeled_loss(algorithm: Algorithm) -> Callable[[np.ndarray, np.ndarray], Pieces]:
+    return {Uda: _divergence, SquaredErrorMatch: _squared_error}.get(type(algorithm), _cross_entropy)
 
 
 def _flat(parts: list[tf.Tensor], count: int) -> np.ndarray:

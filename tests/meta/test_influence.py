@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import unittest.mock
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,11 @@ import pytest
 import tensorflow as tf
 
 from metassl_tf.algorithms.uda import Uda
+from metassl_tf.hypergrad.last_layer import curvature_blocks, hessian
 from metassl_tf.hypergrad.products import forward_mode_product, gradient, jacobian_vector_product
 from metassl_tf.learner import distribution
 from metassl_tf.learner.learner import Learner
+from metassl_tf.losses import squared_error
 from metassl_tf.meta.influence import Inverse, _subset, influence
 from metassl_tf.meta.scopes import LastLayer, Objective
 from tests.learner import tiny
@@ -93,7 +97,8 @@ def test_identity_is_the_inner_product(scope: str) -> None:
     assert relative_error(derivative, expected) < 1e-5
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+# Those whose losses are convex in the logits, for which Gauss' and Newton's curvature is the Hessian itself.
+@pytest.mark.parametrize("algorithm", ["fixmatch", "uda", "pseudo_label"])
 def test_whole_network_in_training_mode_follows_the_jacobian_of_the_losses(algorithm: str) -> None:
     """Batch norm lets every example act on the losses of all: gradients of single examples would be others."""
     damping = 8.0  # more than the network bends down anywhere
@@ -103,6 +108,26 @@ def test_whole_network_in_training_mode_follows_the_jacobian_of_the_losses(algor
     assert relative_error(derivative, problem.influence(damping)) < 1e-4
     assert loss == pytest.approx(problem.validation_loss, rel=1e-5)
     np.testing.assert_array_equal(derivative != 0, problem.mask)
+
+
+def test_squared_error_needs_the_curvature_of_gauss_and_newton() -> None:
+    """Its Hessian has directions that bend down further than the damping lifts, where a factorisation fails."""
+    own, losses = reference.learner(), reference.step_losses(ALGORITHMS["squared_error"], unlabeled_weight=300.0)
+    _, layer = reference.objective(own, "last_layer", losses, reference.validation())
+    assert layer is not None
+
+    def hessian_with(error: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> np.ndarray:
+        with unittest.mock.patch.object(reference.losses, "squared_error", error):
+            blocks = curvature_blocks(
+                lambda outputs: losses.training(layer.replay(outputs)), layer.features @ layer.matrix()
+            )
+        return hessian(layer.features, blocks).numpy()
+
+    plain = hessian_with(lambda target, logits: tf.reduce_sum((tf.nn.softmax(logits) - target) ** 2, axis=-1))
+    assert np.linalg.eigvalsh(plain)[0] < -DAMPING - reference.L2
+    assert np.linalg.eigvalsh(hessian_with(squared_error))[0] > -1e-6
+    derivative, _, _ = found("squared_error", inverse("exact"), unlabeled_weight=300.0)
+    assert np.isfinite(derivative).all()
 
 
 def test_neumann_on_the_whole_network_is_the_partial_sum() -> None:

@@ -18,6 +18,7 @@ from metassl_tf.meta.influence import Influence
 from metassl_tf.meta.per_example_weights import PerExampleWeights
 from metassl_tf.meta.weight_table import WeightTable
 from metassl_tf.meta.weighting import Weighting
+from tests import weight_rows
 from tests.learner import tiny
 from tests.meta import reference
 from tests.meta.reference import ALGORITHMS, UNLABELED_WEIGHT, WEIGHTS, relative_error
@@ -96,7 +97,7 @@ def make(
         initial_weight=chosen.initial_weight,
     )
     if weights is not None:
-        table.state_variables[0].assign(weights)
+        weight_rows.assign(table, weight=weights)
     return Made(Weighting(chosen, table, own, FIXMATCH, every=1, seed=0), own, strategy)
 
 
@@ -114,7 +115,7 @@ def test_network_does_not_notice_that_its_weights_are_measured(settings: dict[st
     plain, moving = make(**settings), make(**settings)
     for step in range(2):
         expected = plain.plain(step)
-        moving.rule.table.state_variables[0].assign(WEIGHTS)  # the step before has moved them
+        weight_rows.assign(moving.rule.table, weight=WEIGHTS)  # the step before has moved them
         sums, derivative = moving.moving(step)
         for left, right in zip(moving.network(), plain.network(), strict=True):
             np.testing.assert_array_equal(left, right)

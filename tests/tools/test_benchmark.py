@@ -1,5 +1,6 @@
 """The benchmark compares what it says it compares, and stores and shows it; nothing heavy is measured here."""
 
+import functools
 import importlib
 import json
 import os
@@ -16,7 +17,7 @@ import tensorflow as tf
 from metassl_tf.engine import run
 from metassl_tf.errors import UserError
 from tests.command_line import run_here
-from tools.benchmarks import experiments, pytorch, suite
+from tools.benchmarks import experiments, memory, pytorch, suite
 from tools.benchmarks.compare import NotMeasurableError, Side, rate_ratios, summary, time_ratios
 from tools.benchmarks.engine_loop import bare_loop
 from tools.benchmarks.suite import BENCHMARKS, Benchmark
@@ -226,6 +227,14 @@ def test_without_pytorch_its_benchmark_is_skipped(monkeypatch: pytest.MonkeyPatc
     result = suite.measure("step_vs_pytorch", BENCHMARKS["step_vs_pytorch"], 1)
     assert set(result) == {"skipped"}
     assert "PyTorch is not installed" in result["skipped"]
+
+
+def test_peak_memory_is_that_of_the_work_alone() -> None:
+    megabytes = 400
+    held = np.ones(megabytes * 2**17)  # by this process, which is not what is measured
+    small, large = (memory._peak(functools.partial(np.ones, size)) for size in (1, megabytes * 2**17))
+    assert (large - small) / 2**20 == pytest.approx(megabytes, rel=0.1)
+    assert len(held) * 8 == megabytes * 2**20
 
 
 def test_the_network_in_pytorch_is_the_same() -> None:

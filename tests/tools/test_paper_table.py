@@ -36,11 +36,13 @@ class FakeTraining:
     Attributes:
       commands: every command that was launched, without the program.
       fail: names of flagfiles whose runs fail.
+      aurocs: seed -> what else is in the result.
     """
 
     def __init__(self) -> None:
         self.commands: list[dict[str, str]] = []
         self.fail: set[str] = set()
+        self.aurocs: dict[str, dict[str, float | None]] = {}
 
     def __call__(self, command: Sequence[str], log: Path) -> int:
         assert list(command[:3]) == [sys.executable, "-m", "metassl_tf.train"]
@@ -58,6 +60,7 @@ class FakeTraining:
             "step": 3,
             "seconds": 2.0 + int(flags["seed"]),
             "versions": {"metassl_tf": "1.0"},
+            **self.aurocs.get(flags["seed"], {}),
         }
         workdir.result.write_text(json.dumps(result))
         return 0
@@ -196,6 +199,25 @@ def test_headers_and_readme_are_written_from_the_data(training: FakeTraining, pr
     assert "[toy/first]" in readme
     assert "[toy/second]" not in readme
     assert readme.endswith("|\n<!-- /results -->\nafter\n")
+
+
+def test_what_is_compared_and_what_tells_is_written_as_well(training: FakeTraining) -> None:
+    """First less second of the same seed is 20 points, and seed 3 has no counterpart."""
+    FIRST.path.write_text(FIRST.path.read_text().replace("# Measured:", "# Compared:  second\n# Measured:"))
+    training.aurocs = {
+        "0": {"weight_auroc": 0.9, "confidence_auroc": None, "agreement_auroc": 0.75},
+        "1": {"weight_auroc": 0.8, "agreement_auroc": 0.75},
+    }
+    paper_table("--runs=flags/toy/first.flags", "--seeds=0,1,3")
+    assert FIRST.measurements()[0].aurocs == {"weight": 0.9, "agreement": 0.75}
+    aurocs = ["AUROC of weight: 0.850 ± 0.071", "AUROC of agreement: 0.750 ± 0.000"]
+    assert FIRST.comparisons() == aurocs
+    paper_table("--runs=flags/toy/second.flags", "--seeds=0,1")
+    assert FIRST.comparisons() == ["+20.00 ± 0.00 points to second, better in 2 of 2", *aurocs]
+    paper_table("--print_only", "--write_headers")
+    header = FIRST.path.read_text()
+    assert "(n = 3: seeds 0, 1, 3)\n#            +20.00 ± 0.00 points to second, better in 2 of 2\n" in header
+    assert FIRST.with_measured() == header
 
 
 @pytest.mark.usefixtures("training")

@@ -179,12 +179,16 @@ def exact_vs_neumann(runs: int) -> Iterator[float]:
 _CLASSES, _FEATURES, _ROWS, _ITERATIONS, _IMAGES = 1000, 2048, 512, 20, 16
 
 
-def many_classes_solve() -> tf.Tensor:
-    """H^-1 g by 20 conjugate gradient steps for a last layer of 2048 features and 1000 classes, 512 rows."""
+def many_classes_inputs() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """A last layer of 2048 features and 1000 classes: features and targets of 512 rows, and the kernel."""
     generator = tf.random.Generator.from_seed(0)
     features = tf.nn.relu(generator.normal([_ROWS, _FEATURES])) / _FEATURES**0.5
-    target = tf.one_hot(tf.range(_ROWS) % _CLASSES, _CLASSES)
-    kernel = generator.normal([_FEATURES, _CLASSES])
+    return features, tf.one_hot(tf.range(_ROWS) % _CLASSES, _CLASSES), generator.normal([_FEATURES, _CLASSES])
+
+
+def many_classes_solve() -> tf.Tensor:
+    """H^-1 g of that layer by 20 steps of conjugate gradients."""
+    features, target, kernel = many_classes_inputs()
 
     def loss(at: Vector) -> tf.Tensor:
         return tf.reduce_mean(losses.cross_entropy(target, features @ at[0]))

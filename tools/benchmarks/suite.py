@@ -29,6 +29,7 @@ from tools.benchmarks.influence import (
     weight_update_vs_step,
 )
 from tools.benchmarks.input_pipeline import pipeline_vs_step
+from tools.benchmarks.memory import many_classes_memory, scores_memory_vs_batch_gradient
 from tools.benchmarks.per_example import layerwise_vs_serial, layerwise_vs_vectorized
 from tools.benchmarks.pytorch import step_vs_pytorch
 
@@ -58,6 +59,7 @@ BENCHMARKS = {
     "pipeline_vs_step": Benchmark(pipeline_vs_step, 5.0, "higher"),
     "step_vs_pytorch": Benchmark(step_vs_pytorch, 1.05, "lower"),
     "scores_vs_batch_gradient": Benchmark(scores_vs_batch_gradient, 1.15, "lower"),
+    "scores_memory_vs_batch_gradient": Benchmark(scores_memory_vs_batch_gradient, 1.3, "lower"),
     "scores_vs_vectorized_map": Benchmark(scores_vs_vectorized_map, 1.5, "higher"),
     "scores_vs_serial": Benchmark(scores_vs_serial, 2.5, "higher"),
     "layerwise_vs_serial": Benchmark(layerwise_vs_serial, 1.5, "higher"),
@@ -66,6 +68,7 @@ BENCHMARKS = {
     "exact_vs_identity": Benchmark(exact_vs_identity, 1.2, "lower"),
     "exact_vs_neumann": Benchmark(exact_vs_neumann, 5.0, "higher"),
     "many_classes_vs_forward": Benchmark(many_classes_vs_forward, 2.0, "lower"),
+    "many_classes_memory": Benchmark(many_classes_memory, 1.0, "lower"),
     "weight_table_1e8_vs_1e4": Benchmark(weight_table_1e8_vs_1e4, 1.5, "lower"),
 }
 
