@@ -5,14 +5,15 @@ the rule, then move the average. Clipping or decaying before the all-reduce woul
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
 from metassl_tf.algorithms.base import Inputs, Parameters
 from metassl_tf.learner import distribution, schedules, variables
+from metassl_tf.learner.passes import Pass
 from metassl_tf.learner.update_rules import UpdateRule
 from metassl_tf.models.head import find_head
 
@@ -32,6 +33,20 @@ class Optimization:
     ema_decay: float = 0.999
     ema_ramp: bool = True
     ema_statistics: bool = True
+
+
+class Updated(NamedTuple):
+    """What an update makes of a learner.
+
+    Attributes:
+      values: of the trainable variables.
+      slots: of the optimizer, all of one variable behind each other.
+      gradient_norm: global norm of the gradient, weight decay included, before clipping.
+    """
+
+    values: list[tf.Tensor]
+    slots: list[tf.Tensor]
+    gradient_norm: tf.Tensor
 
 
 class Learner:
@@ -111,7 +126,7 @@ class Learner:
 
     def predict(self, inputs: Inputs, *, parameters: Parameters) -> tf.Tensor:
         """Inference-mode logits [batch, classes], with the trained weights or their moving average."""
-        with keras.StatelessScope(state_mapping=self._mapping(parameters)):
+        with keras.StatelessScope(state_mapping=self.mapping(parameters)):
             return self.model(inputs, training=False)
 
     def begin(
@@ -120,7 +135,7 @@ class Learner:
         *,
         at: Sequence[tuple[keras.Variable, tf.Tensor]] = (),
         training: bool = True,
-    ) -> "Pass":
+    ) -> Pass:
         """Starts the forward passes of one training step.
 
         Args:
@@ -133,14 +148,15 @@ class Learner:
         """
         return Pass(self, step, at=at, training=training)
 
-    def _mapping(self, parameters: str) -> list[tuple[keras.Variable, tf.Tensor]]:
+    def mapping(self, parameters: Parameters) -> list[tuple[keras.Variable, tf.Tensor]]:
+        """What stands for the model's variables when it is called with these weights."""
         if parameters == "raw":
             return []
         originals = self._trainable + self._statistics
         return [(variable, average.value) for variable, average in zip(originals, self.ema, strict=True)]
 
-    def _seed_mapping(self, step: tf.Tensor, number: int) -> list[tuple[keras.Variable, tf.Tensor]]:
-        """A state for each seed generator: a function of run seed, step, replica and pass, and of nothing else."""
+    def seed_mapping(self, step: tf.Tensor, number: int) -> list[tuple[keras.Variable, tf.Tensor]]:
+        """A state for each seed generator, which run seed, step, replica and number of the pass determine."""
         context = distribution.replica_context()
         mapping = []
         for position, variable in enumerate(self._seeds):
@@ -163,10 +179,19 @@ class Learner:
         Returns:
           Global norm of the gradient, weight decay included, before clipping.
         """
+        updated = self.pure_update(distribution.all_reduce_sum(gradients), step=step)
+        self.assign(updated, new_statistics, step=step)
+        return updated.gradient_norm
+
+    def pure_update(self, gradients: Sequence[tf.Tensor], *, step: tf.Tensor) -> Updated:
+        """What an update would make of the weights: a differentiable function of the gradient; nothing moves.
+
+        Args:
+          gradients: of the loss over the global batch, the same on every replica.
+          step: number of updates made before.
+        """
         options = self.optimization
-        replicas = distribution.replica_context().num_replicas_in_sync
-        gradients = distribution.all_reduce_sum(gradients)
-        new_statistics = [total / replicas for total in distribution.all_reduce_sum(new_statistics)]
+        gradients = list(gradients)
         if options.l2_weight_decay:
             gradients = [
                 gradient + options.l2_weight_decay * variable if decayed else gradient
@@ -175,14 +200,33 @@ class Learner:
         norm = tf.linalg.global_norm(gradients)
         if options.gradient_clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, options.gradient_clip_norm, use_norm=norm)
-        values, slots = self._apply_rule(gradients, step)
-        averages = self._averages([*values, *new_statistics], step)
+        return Updated(*self._apply_rule(gradients, step), norm)
+
+    def assign(
+        self,
+        updated: Updated,
+        new_statistics: Sequence[tf.Tensor],
+        *,
+        step: tf.Tensor,
+        moves: tf.Tensor | None = None,
+    ) -> None:
+        """Makes an update happen. Call it in a replica context, on every replica.
+
+        Args:
+          updated: what `pure_update` returned.
+          new_statistics: this replica's new moving statistics.
+          step: number of updates made before.
+          moves: bool scalar; False leaves everything as it was. None: True.
+        """
+        replicas = distribution.replica_context().num_replicas_in_sync
+        new_statistics = [total / replicas for total in distribution.all_reduce_sum(new_statistics)]
+        averages = self._averages([*updated.values, *new_statistics], step)
         flat_slots = [slot for group in self.slots for slot in group]
-        distribution.assign_everywhere(
-            [*self._trainable, *self._statistics, *flat_slots, *self.ema],
-            [*values, *new_statistics, *slots, *averages],
-        )
-        return norm
+        variables = [*self._trainable, *self._statistics, *flat_slots, *self.ema]
+        new = [*updated.values, *new_statistics, *updated.slots, *averages]
+        if moves is not None:
+            new = [tf.where(moves, value, own.value) for value, own in zip(new, variables, strict=True)]
+        distribution.assign_everywhere(variables, new)
 
     def _apply_rule(self, gradients: Sequence[tf.Tensor], step: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         rate = self.learning_rate(step)
@@ -220,79 +264,3 @@ class Learner:
                 keep = tf.cast(decay, value.dtype)
                 averages.append(keep * average.value + (1.0 - keep) * value)
         return averages
-
-
-class Call(NamedTuple):
-    """What one forward pass of a step left behind.
-
-    Attributes:
-      parameters: the weights it was made with.
-      features: the head's input, [joint batch, features]; None where the model has no head.
-      logits: name -> [batch, classes].
-    """
-
-    parameters: Parameters
-    features: tf.Tensor | None
-    logits: dict[str, tf.Tensor]
-
-
-class Pass:
-    """The forward passes of one step of one learner: the `Forward` that an algorithm is given.
-
-    Attributes:
-      new_statistics: moving statistics after the step, in the model's order.
-      calls: the passes made so far.
-    """
-
-    def __init__(
-        self, learner: Learner, step: tf.Tensor, *, at: Sequence[tuple[keras.Variable, tf.Tensor]], training: bool
-    ) -> None:
-        """Starts at the learner's present state; see `Learner.begin`."""
-        self._learner = learner
-        self._step = step
-        self._at = at
-        self._training = training
-        self._updated = False
-        self.calls: list[Call] = []
-        self.new_statistics: list[tf.Tensor] = [
-            tf.convert_to_tensor(variable.value) for variable in variables.statistics(learner.model)
-        ]
-
-    def __call__(
-        self,
-        inputs: Mapping[str, Inputs],
-        *,
-        parameters: Parameters = "raw",
-        update_statistics: bool = True,
-    ) -> dict[str, tf.Tensor]:
-        """Runs one joint training-mode pass; see `metassl_tf.algorithms.base.Forward`.
-
-        Raises:
-          ValueError: a second pass of the step asks to update the moving statistics.
-        """
-        if update_statistics and self._updated:
-            raise ValueError(
-                "Two forward passes of one step asked to update the moving statistics; expected exactly one. "
-                "Pass update_statistics=False to the others."
-            )
-        self._updated |= update_statistics
-        learner = self._learner
-        mapping: list[tuple[keras.Variable, Any]] = learner._mapping(parameters)  # noqa: SLF001
-        mapping += learner._seed_mapping(self._step, len(self.calls))  # noqa: SLF001
-        if parameters == "raw":
-            mapping += self._at
-        joint = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *inputs.values())
-        with keras.StatelessScope(state_mapping=mapping) as scope:
-            if learner.head is None:
-                features, logits = None, learner.model(joint, training=self._training)
-            else:
-                features, logits = learner.head.probe(joint, training=self._training)
-        if update_statistics:
-            moved = [scope.get_current_value(variable) for variable in variables.statistics(learner.model)]
-            self.new_statistics = [
-                old if new is None else new for old, new in zip(self.new_statistics, moved, strict=True)
-            ]
-        sizes = [tf.nest.flatten(part)[0].shape[0] for part in inputs.values()]
-        parts = dict(zip(inputs, tf.split(tf.cast(logits, tf.float32), sizes), strict=True))
-        self.calls.append(Call(parameters, features, parts))
-        return parts

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from metassl_tf.algorithms.base import Algorithm, Batch, Context, Losses, Term
 from metassl_tf.learner import distribution
-from metassl_tf.learner.learner import Learner, Pass
+from metassl_tf.learner.learner import Learner
+from metassl_tf.learner.passes import Pass
 
 Sums = dict[str, tf.Tensor]
 

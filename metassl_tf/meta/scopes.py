@@ -16,7 +16,8 @@ from metassl_tf.algorithms.base import Algorithm, Batch, Context, Forward, Input
 from metassl_tf.hypergrad.last_layer import with_ones
 from metassl_tf.hypergrad.products import Vector
 from metassl_tf.learner import distribution
-from metassl_tf.learner.learner import Call, Learner
+from metassl_tf.learner.learner import Learner
+from metassl_tf.learner.passes import Call
 from metassl_tf.learner.step import contributions, reduce_terms
 from metassl_tf.models.head import Head
 

@@ -9,7 +9,8 @@ from metassl_tf.errors import UserError
 from metassl_tf.hypergrad.last_layer import LARGEST_EXACT
 from metassl_tf.hypergrad.solvers import GROWN
 from metassl_tf.learner import distribution
-from metassl_tf.learner.learner import Call, Learner
+from metassl_tf.learner.learner import Learner
+from metassl_tf.learner.passes import Call
 from metassl_tf.learner.step import Sums, apply, evaluate, training_step
 from metassl_tf.meta.influence import Influence, Inverse, influence
 from metassl_tf.meta.per_example_weights import PerExampleWeights

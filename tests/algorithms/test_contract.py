@@ -17,7 +17,8 @@ import tensorflow as tf
 from metassl_tf import algorithms
 from metassl_tf.algorithms import ALGORITHMS
 from metassl_tf.algorithms.base import Algorithm, Batch, Beta, Examples, Inputs, Losses
-from metassl_tf.learner.learner import Learner, Pass
+from metassl_tf.learner.learner import Learner
+from metassl_tf.learner.passes import Pass
 from metassl_tf.learner.step import reduce_terms
 from metassl_tf.settings import check_settings
 from tests.algorithms.golden import CASES

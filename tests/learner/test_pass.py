@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metassl_tf.learner.learner import Learner, Pass
+from metassl_tf.learner.learner import Learner
+from metassl_tf.learner.passes import Pass
 from tests.learner import tiny
 
 
