@@ -229,8 +229,8 @@ def table(flagfiles: Iterable[Flagfile]) -> str:
     head = [
         "Test accuracy in %, mean ± sample standard deviation over n seeds, which also choose who is labeled.",
         "",
-        "| Flagfile | Ours | n | Paper's | Seconds a run | Measured |",
-        "|---|---|---|---|---|---|",
+        "| Flagfile | Ours | n | Paper's | Beside it | Seconds a run | Measured |",
+        "|---|---|---|---|---|---|---|",
     ]
     return "\n".join([*head, *rows]) + "\n"
 
@@ -252,12 +252,11 @@ def readme_with_table(readme: str, results: str) -> str:
 def _row(flagfile: Flagfile) -> str:
     runs = flagfile.measurements()
     ours, seconds, origin = (
-        (accuracy(runs), _seconds(runs), "; ".join([*flagfile.comparisons(), _origin(runs), *_notes(runs)]))
-        if runs
-        else (NOT_YET, "", "")
+        (accuracy(runs), _seconds(runs), "; ".join([_origin(runs), *_notes(runs)])) if runs else (NOT_YET, "", "")
     )
     link = f"[{flagfile.name}]({flagfile.path.as_posix()})"
-    return f"| {link} | {ours} | {len(runs)} | {flagfile.expected()} | {seconds} | {origin} |"
+    beside = "; ".join(flagfile.comparisons())
+    return f"| {link} | {ours} | {len(runs)} | {flagfile.expected()} | {beside} | {seconds} | {origin} |"
 
 
 def _percent_by_seed(runs: Iterable[Measurement]) -> dict[int, float]:

@@ -114,9 +114,9 @@ def test_table_has_mean_and_sample_deviation_beside_the_papers_number(capsys: py
     rows = capsys.readouterr().out.splitlines()[-2:]
     date = FIRST.measurements()[0].date
     assert rows == [
-        "| [toy/first](flags/toy/first.flags) | 91.00 ± 1.00 | 3 | 91.20 ± 0.30 | 3 "
+        "| [toy/first](flags/toy/first.flags) | 91.00 ± 1.00 | 3 | 91.20 ± 0.30 |  | 3 "
         f"| {date}, commit abc1234; a copy |",
-        f"| [toy/second](flags/toy/second.flags) | 71.00 ± 1.00 | 3 |  | 3 | {date}, commit abc1234; a copy |",
+        f"| [toy/second](flags/toy/second.flags) | 71.00 ± 1.00 | 3 |  |  | 3 | {date}, commit abc1234; a copy |",
     ]
 
 
