@@ -7,7 +7,7 @@ choice's own file; `Config` holds the chosen ones beside the run's.
 import dataclasses
 from typing import Any, TypeVar
 
-from metassl_tf.algorithms.base import GIVEN_LABEL, Algorithm
+from metassl_tf.algorithms.base import GIVEN_LABEL, Algorithm, Needs
 from metassl_tf.data.pollution import POLLUTIONS
 from metassl_tf.learner.schedules import RAMPS, Schedule
 from metassl_tf.learner.update_rules import UpdateRule
@@ -153,6 +153,48 @@ class RunSettings:
     )
 
 
+TEACHER_PREFIX = "teacher_"
+
+# What two networks of a run may differ in, beside the settings of their models, update rules and schedules.
+NETWORK_SETTINGS = (
+    "model",
+    "optimizer",
+    "schedule",
+    "learning_rate",
+    "warmup_steps",
+    "l2_weight_decay",
+    "weight_decay_coverage",
+    "gradient_clip_norm",
+    "ema_decay",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+    """What builds and updates one network.
+
+    Attributes:
+      prefix: what the names of its flags begin with; empty for the run's own network.
+      train: the run's, with this network's values of `NETWORK_SETTINGS`.
+      model: settings of its model; None for one given as package.module:function.
+      rule: its update rule.
+      schedule: its learning-rate schedule.
+    """
+
+    prefix: str = ""
+    train: TrainSettings
+    model: Any
+    rule: UpdateRule
+    schedule: Schedule
+
+    def values(self) -> dict[str, Any]:
+        """Every setting of the network alone by its flag name, in a fixed order."""
+        own = {name: getattr(self.train, name) for name in NETWORK_SETTINGS}
+        for part in (self.model, self.rule, self.schedule):
+            own |= _values_of(part)
+        return {f"{self.prefix}{name}": value for name, value in own.items()}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that determines a run. The workdir is not part of it.
@@ -168,6 +210,7 @@ class Config:
       model: settings of the chosen model; None for one given as package.module:function.
       rule: the update rule.
       schedule: the learning-rate schedule.
+      teacher: the second network; None without a meta rule that has one.
     """
 
     data: DataSettings
@@ -180,23 +223,39 @@ class Config:
     model: Any
     rule: UpdateRule
     schedule: Schedule
+    teacher: Network | None = None
+
+    @property
+    def student(self) -> Network:
+        """The run's own network, which learns from the teacher where there is one."""
+        return Network(train=self.train, model=self.model, rule=self.rule, schedule=self.schedule)
+
+    @property
+    def needs(self) -> Needs:
+        """What the pipeline has to provide: the algorithm's needs, and what the meta rules add to them."""
+        needs = self.algorithm.needs()
+        for rule in self.meta:
+            needs = rule.needs(needs)
+        return needs
 
     def values(self) -> dict[str, Any]:
         """Every setting by its flag name, in a fixed order."""
-        parts: list[Any] = []
+        values: dict[str, Any] = {}
         for own in dataclasses.fields(self):
             part = getattr(self, own.name)
-            parts.extend(part if isinstance(part, tuple) else [part])
-        return {
-            field.name: getattr(part, field.name)
-            for part in parts
-            if part is not None
-            for field in dataclasses.fields(part)
-        }
+            for settings in part if isinstance(part, tuple) else [part]:
+                values |= settings.values() if isinstance(settings, Network) else _values_of(settings)
+        return values
 
     def meta_rule(self, kind: type[Rule]) -> Rule | None:
         """The settings of the chosen rule of a kind, or None where it was not chosen."""
         return next((rule for rule in self.meta if isinstance(rule, kind)), None)
+
+
+def _values_of(settings: Any) -> dict[str, Any]:
+    """The fields of a settings dataclass; none of None."""
+    fields = () if settings is None else dataclasses.fields(settings)
+    return {field.name: getattr(settings, field.name) for field in fields}
 
 
 SECTIONS: dict[str, type] = {
@@ -229,7 +288,7 @@ def unused(config: Config) -> dict[str, str]:
     Returns:
       setting name -> the reason.
     """
-    needs = config.algorithm.needs()
+    needs = config.needs
     reasons: dict[str, str] = {}
     if not needs.unlabeled_views:
         reasons |= dict.fromkeys(_UNLABELED, f"--algorithm={config.train.algorithm} uses no unlabeled examples")

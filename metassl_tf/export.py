@@ -16,7 +16,10 @@ from metassl_tf.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, as given to metassl_tf.train.")
 _CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", "last", CHECKPOINTS, "Weights of the last checkpoint, or of the best on validation."
+    "checkpoint",
+    "last",
+    CHECKPOINTS,
+    "Weights of the last step, of the best on validation, or after fine-tuning.",
 )
 _PARAMETERS = flags.DEFINE_enum("parameters", "ema", PARAMETERS, "Trained weights, or their moving average.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder that gets export/ and model.keras; default: the workdir.")

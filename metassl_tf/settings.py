@@ -71,11 +71,12 @@ def _in_range(value: float, metadata: Any) -> bool:
     )
 
 
-def check_settings(settings: Any) -> None:
+def check_settings(settings: Any, *, prefix: str = "") -> None:
     """Checks every field of a settings dataclass against its declared choices and range.
 
     Args:
       settings: an instance of a dataclass whose fields were declared with `setting`.
+      prefix: what the names of its flags begin with, for the message.
 
     Raises:
       UserError: a value is not among its choices, out of its range, or not finite.
@@ -85,7 +86,7 @@ def check_settings(settings: Any) -> None:
         choices = field.metadata.get("choices")
         if choices is not None and value not in choices:
             raise UserError(
-                f"--{field.name}={value} is not known. Expected one of: {', '.join(choices)}."
+                f"--{prefix}{field.name}={value} is not known. Expected one of: {', '.join(choices)}."
                 f"{near_match(str(value), list(choices))}"
             )
         if choices is not None or not field.metadata:
@@ -96,5 +97,5 @@ def check_settings(settings: Any) -> None:
             if is_number and not _in_range(number, field.metadata):
                 expected = _expected_range(field.metadata) or "a finite number"
                 raise UserError(
-                    f"--{field.name}={number} is out of range. Expected {expected}: {field.metadata['help']}"
+                    f"--{prefix}{field.name}={number} is out of range. Expected {expected}: {field.metadata['help']}"
                 )

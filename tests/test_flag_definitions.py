@@ -11,9 +11,10 @@ from absl import flags
 from absl import logging as absl_logging
 
 from metassl_tf import flag_definitions
+from metassl_tf.choices import CHOICES, NETWORK_CHOICES, Choice
 from metassl_tf.config import SECTIONS, Config, to_flagfile, unused
 from metassl_tf.errors import UserError
-from metassl_tf.flag_definitions import CHOICES, parse
+from metassl_tf.flag_definitions import parse
 from tests.command_line import ending_of
 
 # Values that an automatic choice cannot know.
@@ -27,6 +28,7 @@ ALTERNATIVES: dict[str, Any] = {
 USERS = {"data": ["--algorithm=given_labels"]}
 NAMES = [choice.flag for choice in CHOICES]
 ENTRIES = [(choice, name) for choice in CHOICES for name in choice.table]
+OF_TEACHERS = [(choice, name) for choice in NETWORK_CHOICES for name in choice.table]
 DATASETS = {"tfds": "tfds:mnist"}
 
 
@@ -84,13 +86,13 @@ def test_every_flag_reaches_its_setting(part: str, tmp_path: Path) -> None:
     assert reparsed(config, tmp_path) == config
 
 
-def as_chosen(choice: flag_definitions.Choice, config: Config) -> Any:
+def as_chosen(choice: Choice, config: Config) -> Any:
     part = getattr(config, choice.part)
     return part[0] if choice.several else part
 
 
 @pytest.mark.parametrize(("choice", "name"), ENTRIES, ids=[f"{choice.flag}={name}" for choice, name in ENTRIES])
-def test_every_flag_of_a_choice_reaches_its_setting(choice: flag_definitions.Choice, name: str, tmp_path: Path) -> None:
+def test_every_flag_of_a_choice_reaches_its_setting(choice: Choice, name: str, tmp_path: Path) -> None:
     entry = choice.table[name]
     kinds = typing.get_type_hints(entry)
     chosen = f"--{choice.flag}={DATASETS.get(name, name)}"
@@ -100,6 +102,20 @@ def test_every_flag_of_a_choice_reaches_its_setting(choice: flag_definitions.Cho
         values = {name: value for name, value in values.items() if name not in entry(**values).unused()}
     config = parse([chosen, *(written(name, value) for name, value in values.items())])
     assert as_chosen(choice, config) == entry(**values)
+    assert reparsed(config, tmp_path) == config
+
+
+@pytest.mark.parametrize(
+    ("choice", "name"), OF_TEACHERS, ids=[f"teacher_{choice.flag}={name}" for choice, name in OF_TEACHERS]
+)
+def test_every_flag_of_a_teachers_choice_reaches_its_setting(choice: Choice, name: str, tmp_path: Path) -> None:
+    entry = choice.table[name]
+    kinds = typing.get_type_hints(entry)
+    values = {field.name: alternative(field, kinds[field.name]) for field in dataclasses.fields(entry)}
+    given = [f"--teacher_{choice.flag}={name}", *(written(f"teacher_{name}", value) for name, value in values.items())]
+    config = parse(["--meta=meta_pseudo_labels", *given])
+    assert getattr(config.teacher, choice.part) == entry(**values)
+    assert getattr(config, choice.part) == getattr(parse([]), choice.part)
     assert reparsed(config, tmp_path) == config
 
 

@@ -20,7 +20,7 @@ LADDER = (  # the lowest rung first
     {"learner"},
     {"meta"},
     {"config"},
-    {"engine"},
+    {"engine", "choices"},
     {"flag_definitions"},
     BINARIES,
 )

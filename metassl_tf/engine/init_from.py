@@ -1,4 +1,4 @@
-"""`--init_from`: begin with the weights of another run. Weights only; optimizer and step start anew."""
+"""`--init_from` and `--init_teacher_from`: begin with the weights of another run, and with nothing else of it."""
 
 import logging
 import zipfile
@@ -17,7 +17,7 @@ from metassl_tf.learner.variables import statistics
 _EXPECTED = "Expected a workdir, a checkpoint in one (such as DIR/best/step-100), or a .keras file"
 
 
-def initialize(learner: Learner, source: str) -> None:
+def initialize(learner: Learner, source: str, *, flag: str = "--init_from", model_flag: str = "--model") -> None:
     """Copies weights into a learner's model and its moving average.
 
     Of a run, the averaged weights are taken. The last layer is left as initialised where its shape differs.
@@ -25,16 +25,18 @@ def initialize(learner: Learner, source: str) -> None:
     Args:
       learner: freshly initialised.
       source: workdir, checkpoint prefix, or `.keras` file.
+      flag: that names it, for messages.
+      model_flag: that names the learner's model, for messages.
 
     Raises:
       UserError: there is nothing to read, or the model differs in more than its last layer.
     """
     model_variables = learner.state_variables["model"]
-    values = _from_keras(source) if source.endswith(".keras") else _from_checkpoint(source)
+    values = (_from_keras if source.endswith(".keras") else _from_checkpoint)(source, flag)
     if len(values) != len(model_variables):
         raise UserError(
-            f"--init_from={source} has {len(values)} variables, the model has {len(model_variables)}. "
-            "Expected the same --model with the same settings."
+            f"{flag}={source} has {len(values)} variables, the model has {len(model_variables)}. "
+            f"Expected the same {model_flag} with the same settings."
         )
     head = {id(variable.value) for variable in learner.model.layers[-1].trainable_variables}
     for variable, average, value in zip(model_variables, learner.state_variables["ema"], values, strict=True):
@@ -43,39 +45,40 @@ def initialize(learner: Learner, source: str) -> None:
             average.assign(value)
         elif id(variable) in head:
             logging.warning(
-                "--init_from: %s has shape %s there and %s here; it starts from random values.",
+                "%s: %s has shape %s there and %s here; it starts from random values.",
+                flag,
                 variable.name,
                 list(value.shape),
                 variable.shape.as_list(),
             )
         else:
             raise UserError(
-                f"--init_from={source}: variable {variable.name} has shape {list(value.shape)} there and "
-                f"{variable.shape.as_list()} here. Expected the same --model with the same settings."
+                f"{flag}={source}: variable {variable.name} has shape {list(value.shape)} there and "
+                f"{variable.shape.as_list()} here. Expected the same {model_flag} with the same settings."
             )
 
 
-def _from_checkpoint(source: str) -> list[np.ndarray]:
+def _from_checkpoint(source: str, flag: str) -> list[np.ndarray]:
     path = source
     if Path(source).is_dir():
         path = tf.train.latest_checkpoint(str(Workdir(source).checkpoints)) or source
     if not Path(f"{path}.index").is_file():
-        raise UserError(f"--init_from={source} holds no weights. {_EXPECTED}.")
+        raise UserError(f"{flag}={source} holds no weights. {_EXPECTED}.")
     values: list[np.ndarray] = []
     try:
         reader = tf.train.load_checkpoint(path)
         while reader.has_tensor(name := f"ema/{len(values)}/.ATTRIBUTES/VARIABLE_VALUE"):
             values.append(reader.get_tensor(name))
     except (tf.errors.OpError, RuntimeError, ValueError, LookupError) as error:
-        raise UserError(f"--init_from={source} is damaged: {first_line(error)}. {_EXPECTED}.") from error
+        raise UserError(f"{flag}={source} is damaged: {first_line(error)}. {_EXPECTED}.") from error
     return values
 
 
-def _from_keras(source: str) -> list[np.ndarray]:
+def _from_keras(source: str, flag: str) -> list[np.ndarray]:
     if not Path(source).is_file():
-        raise UserError(f"--init_from={source} does not exist. {_EXPECTED}.")
+        raise UserError(f"{flag}={source} does not exist. {_EXPECTED}.")
     try:
         model = keras.models.load_model(source, compile=False, safe_mode=True)
     except (ValueError, OSError, TypeError, LookupError, zipfile.BadZipFile) as error:
-        raise UserError(f"--init_from={source} cannot be read: {first_line(error)}. {_EXPECTED}.") from error
+        raise UserError(f"{flag}={source} cannot be read: {first_line(error)}. {_EXPECTED}.") from error
     return [variable.numpy() for variable in (*model.trainable_variables, *statistics(model))]

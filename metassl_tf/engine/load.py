@@ -49,7 +49,7 @@ def load_examples(config: Config) -> Loaded:
     Raises:
       UserError: the data are missing or not as the settings expect them.
     """
-    data, needs = config.data, config.algorithm.needs()
+    data, needs = config.data, config.needs
     dataset = load_dataset(
         data.dataset,
         settings=config.source,

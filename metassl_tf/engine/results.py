@@ -24,13 +24,19 @@ def best_row(rows: list[Row], metric: str) -> Row | None:
     return max(rows, key=lambda row: sign * row["validation"]["ema"][metric], default=None)
 
 
-def summarize(rows: list[Row], experiment: Experiment, weights: LearnedWeights | None = None) -> dict[str, Any]:
+def summarize(
+    rows: list[Row],
+    experiment: Experiment,
+    weights: LearnedWeights | None = None,
+    fine_tuned: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Builds the content of `result.json`.
 
     Args:
       rows: the run's evaluations, the last one at the last step.
       experiment: the run.
       weights: the learned weights, where there are some.
+      fine_tuned: metrics by set after fine-tuning, where there was such a phase.
 
     Returns:
       A dict of plain values; `test_accuracy` is that of the averaged weights at the last step, None without a test
@@ -58,6 +64,8 @@ def summarize(rows: list[Row], experiment: Experiment, weights: LearnedWeights |
             for kind in ("raw", "ema")
             if test_rows
         },
+        **({"teacher": last["teacher"]} if "teacher" in last else {}),
+        **({"fine_tuned": fine_tuned} if fine_tuned else {}),
         **learned,
         "train": last["train"],
         "seconds": last["seconds"],

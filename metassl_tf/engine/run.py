@@ -14,6 +14,7 @@ from metassl_tf.engine import results, setup
 from metassl_tf.engine.checkpoints import Checkpoints
 from metassl_tf.engine.evaluator import Evaluator
 from metassl_tf.engine.export import export_network
+from metassl_tf.engine.fine_tune import fine_tune
 from metassl_tf.engine.history import History, Row
 from metassl_tf.engine.init_from import initialize
 from metassl_tf.engine.learned_weights import learned_weights, write_weights
@@ -28,8 +29,9 @@ from metassl_tf.engine.trainer import Trainer, check_finite_state
 from metassl_tf.engine.weights import meta_validation_batch_size
 from metassl_tf.engine.workdir import Workdir, disk_errors, write_atomically
 from metassl_tf.errors import UserError
+from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.schedules import ramp
-from metassl_tf.learner.step import Sums, training_step
+from metassl_tf.learner.step import Sums
 
 
 def train(config: Config, workdir: Workdir, *, strategy: tf.distribute.Strategy | None = None) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def make_step(experiment: Experiment) -> Step:
 
     def replica_step(batch: Batch, context: Context) -> Sums:
         weight = unlabeled_weight(context.step)
-        return training_step(experiment.learner, experiment.config.algorithm, batch, context, unlabeled_weight=weight)
+        return experiment.training.begin_step(batch, context, weight).apply()
 
     return PlainStep(replica_step, strategy=strategy, xla=xla)
 
@@ -106,12 +108,21 @@ class Run:
         self._config = experiment.config
         self._trainer = make_trainer(experiment)
         learner = experiment.learner
+        self._state = learner.state_variables
+        if experiment.teaching:
+            self._state |= experiment.teaching.state_variables
         weights = {"weights": experiment.weighting.state_variables} if experiment.weighting else {}
         self._checkpoints = Checkpoints(
-            workdir.checkpoints, {**learner.state_variables, **weights, "run": self._trainer.state_variables}
+            workdir.checkpoints, {**self._state, **weights, "run": self._trainer.state_variables}
         )
         self._best = Checkpoints(workdir.best, learner.state_variables, max_to_keep=1)
-        self._evaluators = {
+        self._evaluators = self._evaluators_of(learner)
+        self._teacher_evaluators = self._evaluators_of(experiment.teaching.teacher) if experiment.teaching else {}
+        self._start_time = time.monotonic()
+
+    def _evaluators_of(self, learner: Learner) -> dict[str, Evaluator]:
+        experiment = self._experiment
+        return {
             name: Evaluator(
                 learner,
                 examples,
@@ -122,7 +133,6 @@ class Run:
             for name, examples in (("validation", experiment.validation), ("test", experiment.test))
             if len(examples)
         }
-        self._start_time = time.monotonic()
 
     def resume(self) -> None:
         """Restores the newest intact checkpoint, or begins with the weights of `--init_from`."""
@@ -131,8 +141,8 @@ class Run:
         restored = self._checkpoints.restore_newest()
         if restored and self._experiment.weighting:
             self._experiment.weighting.table.check_key()
-        if restored is None and self._config.train.init_from:
-            initialize(self._experiment.learner, self._config.train.init_from)
+        if restored is None:
+            self._initialize()
         self._start_step = int(self._trainer.step.numpy())
         self._history = History(self._workdir.metrics, restored_step=self._start_step)
         self._earlier_seconds = self._history.rows[-1]["seconds"] if self._history.rows else 0.0
@@ -140,6 +150,19 @@ class Run:
         self._summaries = Summaries(self._workdir.tensorboard, self._experiment)
         if self._start_step == 0:
             self._summaries.views(self._experiment.pipeline())
+
+    def _initialize(self) -> None:
+        """Begins with the weights of other runs, where the settings name some."""
+        teaching = self._experiment.teaching
+        if self._config.train.init_from:
+            initialize(self._experiment.learner, self._config.train.init_from)
+        if teaching and teaching.settings.init_teacher_from:
+            initialize(
+                teaching.teacher,
+                teaching.settings.init_teacher_from,
+                flag="--init_teacher_from",
+                model_flag="--teacher_model",
+            )
 
     def _check_split(self) -> None:
         """Stores who is labeled, or compares with what an earlier start stored."""
@@ -171,11 +194,11 @@ class Run:
         )
 
     def _save(self, step: int) -> None:
-        check_finite_state(self._experiment.learner.state_variables, step)
+        check_finite_state(self._state, step)
         self._checkpoints.save(step)
 
     def _evaluate(self, step: int, training_metrics: dict[str, float]) -> str:
-        check_finite_state(self._experiment.learner.state_variables, step)
+        check_finite_state(self._state, step)
         seconds = time.monotonic() - self._start_time
         row: Row = {
             "step": step,
@@ -184,6 +207,8 @@ class Run:
             "train": training_metrics,
             **{name: evaluator.metrics(step) for name, evaluator in self._evaluators.items()},
         }
+        if self._teacher_evaluators:
+            row["teacher"] = {name: evaluator.metrics(step) for name, evaluator in self._teacher_evaluators.items()}
         if self._experiment.weighting:
             row["weights"] = self._experiment.weighting.table.summary()
         self._history.append(row)
@@ -193,9 +218,10 @@ class Run:
         return ", ".join(f"{name} {row[name]['ema']['accuracy']:.2%}" for name in self._evaluators)
 
     def finish(self) -> dict[str, Any]:
-        """Writes result, report and export of a run that is at its last step."""
+        """Fine-tunes where asked to, then writes result, report and export of a run that is at its last step."""
+        fine_tuned = fine_tune(self._experiment, self._workdir)
         weights = learned_weights(self._experiment)
-        result = results.summarize(self._history.rows, self._experiment, weights)
+        result = results.summarize(self._history.rows, self._experiment, weights, fine_tuned)
         if weights:
             write_weights(weights, self._experiment, self._workdir)
         self._summaries.finish(result)

@@ -10,18 +10,21 @@ import tensorflow as tf
 
 from metassl_tf.augment.normalize import Normalization
 from metassl_tf.augment.policies import find_policy
-from metassl_tf.config import Config
+from metassl_tf.config import Config, TrainSettings
 from metassl_tf.data.examples import Dataset, Examples, empty_like
 from metassl_tf.data.pipeline import Pipeline
 from metassl_tf.data.splits import Split
 from metassl_tf.data.views import ImageViews, PointViews, Views, reader
 from metassl_tf.engine.load import load_examples
+from metassl_tf.engine.networks import build_learner
+from metassl_tf.engine.teachers import build_teaching, network_of_student
 from metassl_tf.engine.weights import build_weighting
 from metassl_tf.errors import UserError
-from metassl_tf.learner.learner import Learner, Optimization
+from metassl_tf.learner.learner import Learner
+from metassl_tf.learner.step import Training
 from metassl_tf.meta.per_example_weights import PerExampleWeights
+from metassl_tf.meta.teaching import Teaching
 from metassl_tf.meta.weighting import Weighting
-from metassl_tf.models.build import build_model
 
 _STATISTICS_SAMPLE = 10_000
 _OF_POINTS = ("point_noise",)  # the other settings of the augmentation are of images
@@ -41,7 +44,8 @@ class Experiment:
       test: held out; may be empty.
       views: how inputs are made.
       strategy: the devices.
-      learner: the model and what changes with it.
+      learner: the model and what changes with it; where there is a teacher, the student.
+      training: a step of it; of teacher and student together where there is a teacher.
       meta_validation: what weights are learned from; may be empty.
       weighting: the learned weights, or None.
     """
@@ -56,8 +60,14 @@ class Experiment:
     views: Views
     strategy: tf.distribute.Strategy
     learner: Learner
+    training: Training | Teaching
     meta_validation: Examples
     weighting: Weighting | None
+
+    @property
+    def teaching(self) -> Teaching | None:
+        """The rule by which a teacher learns from the student, or None."""
+        return self.training if isinstance(self.training, Teaching) else None
 
     def pipeline(self) -> Pipeline:
         """The batches of the run."""
@@ -66,7 +76,7 @@ class Experiment:
             labeled=self.labeled,
             unlabeled=self.unlabeled,
             views=self.views,
-            needs=self.config.algorithm.needs(),
+            needs=self.config.needs,
             batch_size=train.batch_size,
             unlabeled_batch_size=train.batch_size * train.unlabeled_ratio,
             seed=self.config.run.seed,
@@ -76,7 +86,7 @@ class Experiment:
     def examples_per_step(self) -> int:
         """Labeled and unlabeled examples of a step, each counted once however many views it has."""
         train = self.config.train
-        ratio = train.unlabeled_ratio if self.config.algorithm.needs().unlabeled_views else 0
+        ratio = train.unlabeled_ratio if self.config.needs.unlabeled_views else 0
         return train.batch_size * (1 + ratio)
 
 
@@ -141,15 +151,10 @@ def build(config: Config, *, strategy: tf.distribute.Strategy | None = None) -> 
     dataset, split, parts = load_examples(config)
     views = make_views(config, dataset)
     _check_batches(config, split, dataset)
+    _check_ramp(config.train)
     with strategy.scope():
-        model = build_model(
-            config.train.model,
-            config.model,
-            dataset.train.shape,
-            dataset.num_classes,
-            single_logit=config.train.single_logit,
-        )
-        learner = Learner(model, _optimization(config), seed=config.run.seed)
+        learner = build_learner(network_of_student(config), dataset, seed=config.run.seed)
+        training = build_teaching(config, dataset, learner) or Training(learner, config.algorithm)
     examples = parts._asdict()
     if config.meta_rule(PerExampleWeights) and not len(parts.meta_validation):
         # What weights are fitted to cannot say which step was best.
@@ -162,42 +167,8 @@ def build(config: Config, *, strategy: tf.distribute.Strategy | None = None) -> 
         views=views,
         strategy=strategy,
         learner=learner,
-        weighting=build_weighting(config, learner, dataset, split, examples["meta_validation"], strategy),
-    )
-
-
-def _optimization(config: Config) -> Optimization:
-    train = config.train
-    if train.warmup_steps >= train.steps:
-        raise UserError(
-            f"--warmup_steps={train.warmup_steps} does not end before --steps={train.steps}. "
-            "Expected fewer steps of warm-up than of training."
-        )
-    if train.unlabeled_ramp != "constant" and not train.unlabeled_ramp_steps:
-        raise UserError(
-            f"--unlabeled_ramp={train.unlabeled_ramp} has no length. Expected --unlabeled_ramp_steps of at least 1, "
-            "the steps over which the unlabeled weight grows."
-        )
-    if not train.ema_ramp and train.steps < 5 / (1 - train.ema_decay):
-        logging.warning(
-            "The moving average with --ema_decay=%g still remembers the initial weights after %d steps; "
-            "use --ema_ramp or at least %d steps.",
-            train.ema_decay,
-            train.steps,
-            round(5 / (1 - train.ema_decay)),
-        )
-    return Optimization(
-        rule=config.rule,
-        schedule=config.schedule,
-        learning_rate=train.learning_rate,
-        total_steps=train.steps,
-        warmup_steps=train.warmup_steps,
-        l2_weight_decay=train.l2_weight_decay,
-        weight_decay_coverage=train.weight_decay_coverage,
-        gradient_clip_norm=train.gradient_clip_norm,
-        ema_decay=train.ema_decay,
-        ema_ramp=train.ema_ramp,
-        ema_statistics=train.ema_statistics,
+        training=training,
+        weighting=build_weighting(config, training, dataset, split, examples["meta_validation"], strategy),
     )
 
 
@@ -216,7 +187,7 @@ def _check_batches(config: Config, split: Split, dataset: Dataset) -> None:
             train.batch_size,
             len(split.labeled),
         )
-    if not config.algorithm.needs().unlabeled_views:
+    if not config.needs.unlabeled_views:
         return
     if not len(split.unlabeled):
         raise UserError(
@@ -228,6 +199,14 @@ def _check_batches(config: Config, split: Split, dataset: Dataset) -> None:
         raise UserError(
             f"--batch_size x --unlabeled_ratio is {unlabeled_batch}, larger than the set of {len(split.unlabeled)} "
             f"unlabeled examples. Expected at most that many."
+        )
+
+
+def _check_ramp(train: TrainSettings) -> None:
+    if train.unlabeled_ramp != "constant" and not train.unlabeled_ramp_steps:
+        raise UserError(
+            f"--unlabeled_ramp={train.unlabeled_ramp} has no length. Expected --unlabeled_ramp_steps of at least 1, "
+            "the steps over which the unlabeled weight grows."
         )
 
 

@@ -42,18 +42,19 @@ class Summaries:
         with self._writing(step):
             for name, value in metrics.items():
                 tf.summary.scalar(f"train/{name}", value)
-            tf.summary.scalar(
-                "train/learning_rate", self._experiment.learner.learning_rate(tf.constant(step, tf.int64))
-            )
+            rates = self._experiment.training.learning_rates(tf.constant(step, tf.int64))
+            for name, value in rates.items():
+                tf.summary.scalar(f"train/{name}", value)
 
     def evaluation(self, step: int, row: Row) -> None:
         """Writes the metrics of one evaluation and histograms of the weights."""
         with self._writing(step):
-            for name in ("validation", "test"):
-                for kind, metrics in row.get(name, {}).items():
-                    for metric, value in metrics.items():
-                        if isinstance(value, float):
-                            tf.summary.scalar(f"{name}/{kind}/{metric}", value)
+            for prefix, sets in (("", row), ("teacher/", row.get("teacher", {}))):
+                for name in ("validation", "test"):
+                    for kind, metrics in sets.get(name, {}).items():
+                        for metric, value in metrics.items():
+                            if isinstance(value, float):
+                                tf.summary.scalar(f"{prefix}{name}/{kind}/{metric}", value)
             for name, value in row.get("weights", {}).items():
                 tf.summary.scalar(f"weights/{name}", value)
             if self._experiment.weighting:

@@ -15,13 +15,13 @@ from metassl_tf.data.views import ImageViews
 from metassl_tf.engine import interface as interface_lib
 from metassl_tf.engine.checkpoints import Checkpoints
 from metassl_tf.engine.interface import Interface
+from metassl_tf.engine.networks import build_network
 from metassl_tf.engine.setup import Experiment
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
 from metassl_tf.learner.variables import statistics
-from metassl_tf.models.build import build_model
 
-Checkpoint = Literal["last", "best"]
+Checkpoint = Literal["last", "best", "fine_tuned"]
 Parameters = Literal["raw", "ema"]
 CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
 PARAMETERS: tuple[Parameters, ...] = get_args(Parameters)
@@ -66,7 +66,8 @@ class TrainedRun:
         """Builds the network with the weights of a checkpoint.
 
         Args:
-          checkpoint: `last`, the newest intact one, or `best`, the one that did best on validation.
+          checkpoint: `last`, the newest intact one, `best`, the one that did best on validation, or `fine_tuned`, what
+            the phase behind the training has made.
           parameters: `raw` for the trained weights, `ema` for their moving average.
 
         Returns:
@@ -75,7 +76,11 @@ class TrainedRun:
         Raises:
           UserError: there is no such checkpoint, or it is damaged or not of this run.
         """
-        folder = {"last": self.workdir.checkpoints, "best": self.workdir.best}[checkpoint]
+        folder = {
+            "last": self.workdir.checkpoints,
+            "best": self.workdir.best,
+            "fine_tuned": self.workdir.fine_tuned,
+        }[checkpoint]
         network = _untrained(self.config, self.interface)
         path = Checkpoints(folder, {_ROLES[parameters]: _variables(network)}).restore_newest()
         if path is None:
@@ -87,6 +92,11 @@ class TrainedRun:
             return (
                 f"{folder} holds no checkpoint yet. Expected one that metassl_tf.train wrote: train with "
                 f"--workdir={self.workdir.root} first."
+            )
+        if checkpoint == "fine_tuned":
+            return (
+                f"{folder} holds no checkpoint: the run has no such phase, or has not come to it. Expected one with "
+                "--meta=meta_pseudo_labels and --fine_tune_steps; take --checkpoint=last of this one."
             )
         return (
             f"{folder} holds no checkpoint: the run has no validation set to choose the best by, or has not evaluated "
@@ -120,13 +130,7 @@ def _untrained(config: Config, interface: Interface) -> keras.Model:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.run.precision)
     try:
-        return build_model(
-            config.train.model,
-            config.model,
-            interface.shape,
-            len(interface.class_names),
-            single_logit=config.train.single_logit,
-        )
+        return build_network(config.student, interface.shape, len(interface.class_names))
     finally:
         keras.config.set_dtype_policy(policy)
 

@@ -10,10 +10,9 @@ from metassl_tf.config import Config
 from metassl_tf.data.examples import Dataset, Examples
 from metassl_tf.data.splits import Split
 from metassl_tf.errors import UserError
-from metassl_tf.learner.learner import Learner
 from metassl_tf.meta.per_example_weights import PerExampleWeights
 from metassl_tf.meta.weight_table import WeightTable
-from metassl_tf.meta.weighting import Weighting
+from metassl_tf.meta.weighting import WeightedTraining, Weighting
 
 # Adam moves a weight by at most about its learning rate each time: below this the weights stay what they were.
 SMALLEST_MOVEMENT = 0.1
@@ -21,7 +20,7 @@ SMALLEST_MOVEMENT = 0.1
 
 def build_weighting(
     config: Config,
-    learner: Learner,
+    training: WeightedTraining,
     dataset: Dataset,
     split: Split,
     meta_validation: Examples,
@@ -31,7 +30,7 @@ def build_weighting(
 
     Args:
       config: of the run.
-      learner: what is trained.
+      training: in which the unlabeled examples are learned from.
       dataset: for the names of the classes.
       split: whose unlabeled examples get a weight each.
       meta_validation: what the weights are fitted to.
@@ -47,7 +46,7 @@ def build_weighting(
     settings = config.meta_rule(PerExampleWeights)
     if settings is None:
         return None
-    _check_algorithm(config.train.algorithm, config.algorithm)
+    _check_algorithm(config.train.algorithm, training.algorithm)
     _check_validation(meta_validation, dataset.class_names)
     if settings.weights_on_host and (config.run.xla or config.run.distribution == "tpu"):
         raise UserError(
@@ -81,7 +80,7 @@ def build_weighting(
         split_hash=split.hash,
     )
     every = settings.update_steps(**schedule)
-    return Weighting(settings, table, learner, config.algorithm, every=every, seed=config.run.seed)
+    return Weighting(settings, table, training, every=every, seed=config.run.seed)
 
 
 def meta_validation_batch_size(config: Config, examples: Examples, strategy: tf.distribute.Strategy) -> int:

@@ -28,6 +28,7 @@ class Workdir:
         self.interface = self.root / "interface.json"
         self.checkpoints = self.root / "checkpoints"
         self.best = self.root / "best"
+        self.fine_tuned = self.root / "fine_tuned"
         self.tensorboard = self.root / "tensorboard"
         self.metrics = self.root / "metrics.jsonl"
         self.weights = self.root / "weights.csv"

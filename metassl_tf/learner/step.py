@@ -1,10 +1,12 @@
 """One training step: from per-example terms to an update. The only place where losses are reduced."""
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Algorithm, Batch, Context, Losses, Term
+from metassl_tf.algorithms.base import Algorithm, Average, Batch, Context, Losses, Term
 from metassl_tf.learner import distribution
 from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.passes import Pass
@@ -16,45 +18,78 @@ class Evaluated(NamedTuple):
     """Losses and gradients of a step at the present weights, before anything moves.
 
     Attributes:
+      batch: what the step learns from.
+      unlabeled_weight: float32 scalar, on every unlabeled term.
       forward: the passes that the algorithm made.
       losses: what it returned.
       gradients: of this replica's share of the loss, one per trainable variable.
       sums: name -> (sum, count) of this replica, float32 [2].
     """
 
+    batch: Batch
+    unlabeled_weight: tf.Tensor
     forward: Pass
     losses: Losses
     gradients: list[tf.Tensor]
     sums: Sums
 
 
-def training_step(
-    learner: Learner,
-    algorithm: Algorithm,
-    batch: Batch,
-    context: Context,
-    *,
-    unlabeled_weight: tf.Tensor,
-    example_weights: tf.Tensor | None = None,
-) -> Sums:
-    """Runs one step on this replica's part of the global batch. Call it inside `strategy.run`.
+class Pending(NamedTuple):
+    """A step of which all is known and that has moved nothing yet.
 
-    Args:
-      learner: what is trained.
-      algorithm: what gives the losses.
-      batch: this replica's examples.
-      context: where in the run this is.
-      unlabeled_weight: float32 scalar, on every unlabeled term.
-      example_weights: float32 [unlabeled batch], on every value of the unlabeled terms; None weighs all by 1.
-
-    Returns:
-      name -> float32 [2], (sum, count) over the global batch: `loss`, `loss/<term>`, `gradient_norm`
-      and the algorithm's metrics.
+    Attributes:
+      evaluated: of the learner whose unlabeled examples may have weights.
+      apply: makes everything move, and returns the metrics of the global batch.
     """
-    evaluated = evaluate(
-        learner, algorithm, batch, context, unlabeled_weight=unlabeled_weight, example_weights=example_weights
-    )
-    return apply(learner, evaluated, context)
+
+    evaluated: Evaluated
+    apply: Callable[[], Sums]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Training:
+    """One learner and the algorithm that gives its losses.
+
+    Attributes:
+      learner: what is trained.
+      algorithm: what it minimises.
+    """
+
+    learner: Learner
+    algorithm: Algorithm
+
+    def begin_step(
+        self,
+        batch: Batch,
+        context: Context,
+        unlabeled_weight: tf.Tensor,
+        example_weights: tf.Tensor | None = None,
+    ) -> Pending:
+        """Evaluates a step on this replica's part of the global batch. Call it inside `strategy.run`.
+
+        Args:
+          batch: this replica's examples.
+          context: where in the run this is.
+          unlabeled_weight: float32 scalar, on every unlabeled term.
+          example_weights: float32 [unlabeled batch], on every value of the unlabeled terms; None weighs all by 1.
+
+        Returns:
+          The step. Applying it returns name -> float32 [2], (sum, count) over the global batch: `loss`,
+          `loss/<term>`, `gradient_norm` and the algorithm's metrics.
+        """
+        evaluated = evaluate(
+            self.learner,
+            self.algorithm,
+            batch,
+            context,
+            unlabeled_weight=unlabeled_weight,
+            example_weights=example_weights,
+        )
+        return Pending(evaluated, lambda: _apply(self.learner, evaluated, context))
+
+    def learning_rates(self, step: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        """Name -> learning rate of a step, float32 scalar."""
+        return {"learning_rate": self.learner.learning_rate(step)}
 
 
 def evaluate(
@@ -66,22 +101,35 @@ def evaluate(
     unlabeled_weight: tf.Tensor,
     example_weights: tf.Tensor | None = None,
 ) -> Evaluated:
-    """The first half of a step: forward, losses, gradients; see `training_step`."""
+    """The first half of a step: forward, losses, gradients; see `Training.begin_step`."""
     with tf.GradientTape() as tape:
         forward = learner.begin(context.step)
         losses = algorithm.losses(forward, batch, context)
         share, sums = reduce_terms(losses, unlabeled_weight, example_weights)
     gradients = tape.gradient(share, learner.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    return Evaluated(forward, losses, gradients, sums)
+    return Evaluated(batch, unlabeled_weight, forward, losses, gradients, sums)
 
 
-def apply(learner: Learner, evaluated: Evaluated, context: Context) -> Sums:
-    """The second half of a step: the update, and the metrics of the global batch; see `training_step`."""
-    sums = dict(evaluated.sums)
+def _apply(learner: Learner, evaluated: Evaluated, context: Context) -> Sums:
     norm = learner.update(evaluated.gradients, evaluated.forward.new_statistics, step=context.step)
     replicas = distribution.replica_context().num_replicas_in_sync
-    sums["gradient_norm"] = tf.stack([norm, 1.0]) / replicas  # the same on every replica
-    for name, average in evaluated.losses.metrics.items():
+    # The same on every replica.
+    sums = {**evaluated.sums, "gradient_norm": tf.stack([norm, 1.0]) / replicas}
+    return total_sums(sums, evaluated.losses.metrics)
+
+
+def total_sums(sums: Sums, averages: Mapping[str, Average]) -> Sums:
+    """Adds up what is logged of a step over all replicas.
+
+    Args:
+      sums: name -> (sum, count) of this replica.
+      averages: name -> values and counts of its examples.
+
+    Returns:
+      name -> (sum, count) over the global batch, float32 [2].
+    """
+    sums = dict(sums)
+    for name, average in averages.items():
         sums[name] = tf.stack([tf.reduce_sum(average.values * average.counts), tf.reduce_sum(average.counts)])
     totals = distribution.all_reduce_sum([tf.stack(list(sums.values()))])[0]
     return dict(zip(sums, tf.unstack(totals, num=len(sums)), strict=True))

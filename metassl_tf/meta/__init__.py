@@ -1,5 +1,9 @@
 """Losses about the loss: rules that learn the learning signal of any algorithm. The table, and nothing else."""
 
+from metassl_tf.meta.meta_pseudo_labels import MetaPseudoLabels
 from metassl_tf.meta.per_example_weights import PerExampleWeights
 
-META_RULES = {"per_example_weights": PerExampleWeights}
+META_RULES = {"per_example_weights": PerExampleWeights, "meta_pseudo_labels": MetaPseudoLabels}
+
+# Rules with a second network, which the settings `--teacher_...` describe.
+TEACHING_RULES = ("meta_pseudo_labels",)

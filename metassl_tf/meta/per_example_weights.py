@@ -8,7 +8,7 @@ and the weights move along it.
 |------------------------------------------|---------------------------------------------------|-------------------|
 | lambda_u, Lambda                         | `WeightTable`                                     | Eq. 2             |
 | l_U(u), L_S(V)                           | `learner.step.contributions`, `validation_share`  | Eq. 1, 2          |
-| theta step with Lambda fixed             | `learner.step.training_step`                      | Eq. 3             |
+| theta step with Lambda fixed             | `learner.step.Training`                           | Eq. 3             |
 | lambda_u <- lambda_u - eta dL_S/dlambda_u| `WeightTable.update`                              | Eq. 4             |
 | -g_val^T H^-1 g_u                        | `meta.influence.influence`                        | Eq. 6             |
 | N, eta                                   | `weight_update_steps`, `weight_learning_rate`     | Algorithm 1       |
@@ -25,6 +25,7 @@ the checkpoint; and the training step at an update uses weights from before it, 
 
 import dataclasses
 
+from metassl_tf.algorithms.base import Needs
 from metassl_tf.meta.influence import INVERSES
 from metassl_tf.meta.masked_adam import RULES
 from metassl_tf.meta.scopes import SCOPES
@@ -66,6 +67,10 @@ class PerExampleWeights:
         choices=("training", "inference"),
     )
     weights_on_host: bool = setting(False, "Keep the weights in the host's memory instead of the accelerator's.")
+
+    def needs(self, own: Needs) -> Needs:
+        """What the algorithm needs; validation examples are batches of their own."""
+        return own
 
     def unused(self) -> dict[str, str]:
         """Settings without an effect under the others -> the reason."""

@@ -1,6 +1,7 @@
 """The training step with learned weights: every step uses them, every N-th moves them."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import tensorflow as tf
 
@@ -11,7 +12,7 @@ from metassl_tf.hypergrad.solvers import GROWN
 from metassl_tf.learner import distribution
 from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.passes import Call
-from metassl_tf.learner.step import Sums, apply, evaluate, training_step
+from metassl_tf.learner.step import Pending, Sums
 from metassl_tf.meta.influence import Influence, Inverse, influence
 from metassl_tf.meta.per_example_weights import PerExampleWeights
 from metassl_tf.meta.scopes import LastLayer, Objective, StepLosses, head_inputs, network_objective, scope_parameters
@@ -19,6 +20,23 @@ from metassl_tf.meta.weight_table import WeightTable
 
 _LOSS = "weights/validation_loss"
 _INFLUENCE = "weights/influence_size"
+
+
+class WeightedTraining(Protocol):
+    """A step in which one learner learns from unlabeled examples, be it alone or not."""
+
+    @property
+    def learner(self) -> Learner:
+        """The one whose unlabeled examples have weights."""
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """What gives that learner's losses."""
+
+    def begin_step(
+        self, batch: Batch, context: Context, unlabeled_weight: tf.Tensor, example_weights: tf.Tensor | None = None
+    ) -> Pending:
+        """Evaluates a step that has moved nothing yet; see `metassl_tf.learner.step.Training`."""
 
 
 class Weighting:
@@ -34,8 +52,7 @@ class Weighting:
         self,
         settings: PerExampleWeights,
         table: WeightTable,
-        learner: Learner,
-        algorithm: Algorithm,
+        training: WeightedTraining,
         *,
         every: int,
         seed: int,
@@ -45,8 +62,7 @@ class Weighting:
         Args:
           settings: how weights are learned.
           table: a row for every unlabeled example.
-          learner: what is trained.
-          algorithm: what gives the losses.
+          training: in which the weighted examples are learned from.
           every: steps between two updates.
           seed: of the run, for stochastic estimation.
 
@@ -54,8 +70,9 @@ class Weighting:
           UserError: the model has no last layer of the kind that the settings need, or it is too large.
         """
         self.settings, self.table, self.every = settings, table, every
-        self._learner, self._algorithm, self._seed = learner, algorithm, seed
-        _check_scope(settings, learner)
+        self._training, self._learner, self._algorithm = training, training.learner, training.algorithm
+        self._seed = seed
+        _check_scope(settings, training.learner)
         with tf.device("/CPU:0"):
             self._grew_at = tf.Variable(-1, dtype=tf.int64, trainable=False, name="series_grew_at")
 
@@ -75,14 +92,9 @@ class Weighting:
 
     def plain_step(self, batch: Batch, context: Context, unlabeled_weight: tf.Tensor) -> Sums:
         """A step that uses the weights, on one replica."""
-        sums = training_step(
-            self._learner,
-            self._algorithm,
-            batch,
-            context,
-            unlabeled_weight=unlabeled_weight,
-            example_weights=self.table.weights(batch.unlabeled.index),
-        )
+        sums = self._training.begin_step(
+            batch, context, unlabeled_weight, self.table.weights(batch.unlabeled.index)
+        ).apply()
         return sums | {_LOSS: tf.zeros([2]), _INFLUENCE: tf.zeros([2])}
 
     def moving_step(
@@ -96,16 +108,12 @@ class Weighting:
           The metrics; index and derivative of the global batch, [batch] each; whether the series for H^-1 grew.
         """
         weights = self.table.weights(batch.unlabeled.index)
-        evaluated = evaluate(
-            self._learner,
-            self._algorithm,
-            batch,
-            context,
-            unlabeled_weight=unlabeled_weight,
-            example_weights=weights,
+        pending = self._training.begin_step(batch, context, unlabeled_weight, weights)
+        evaluated = pending.evaluated
+        found = self.influence_of(
+            evaluated.batch, validation, context, evaluated.unlabeled_weight, evaluated.forward.calls
         )
-        found = self.influence_of(batch, validation, context, unlabeled_weight, evaluated.forward.calls)
-        sums = apply(self._learner, evaluated, context)
+        sums = pending.apply()
         index, derivative = distribution.gather_all([batch.unlabeled.index, found.derivative])
         size = tf.reduce_mean(tf.abs(derivative))
         # An influence that is not finite is left out and counted; it must not stop the run.

@@ -15,6 +15,7 @@ from metassl_tf.engine.steps import PlainStep
 from metassl_tf.engine.trainer import Trainer, check_finite_state
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
+from metassl_tf.learner.step import Training
 from tests.run_results import assert_same_variables
 
 BAD = float("nan")
@@ -139,10 +140,8 @@ def test_whole_run_is_traced_once_and_agrees_with_xla(
     tiny_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traces = []
-    training_step = run.training_step
-    monkeypatch.setattr(
-        run, "training_step", lambda *args, **kwargs: traces.append(1) or training_step(*args, **kwargs)
-    )
+    begin_step = Training.begin_step
+    monkeypatch.setattr(Training, "begin_step", lambda *args: traces.append(1) or begin_step(*args))
     workdirs = {xla: Workdir(tmp_path / str(xla)) for xla in (False, True)}
     for xla, workdir in workdirs.items():
         # Compiled, dropout draws other numbers.

@@ -17,6 +17,7 @@ from metassl_tf.engine.setup import Experiment
 from metassl_tf.engine.weights import build_weighting, meta_validation_batch_size
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
+from metassl_tf.learner.step import Training
 from metassl_tf.meta.weighting import Weighting
 from tests.run_results import assert_same_run, final_variables
 
@@ -40,9 +41,10 @@ def build(experiment: Experiment, weighted_config: Callable[..., Config]) -> Cal
     """Builds the rule for some flags, on the data and the model of one experiment."""
 
     def make(examples: Examples | None = None, **changes: Any) -> Weighting | None:
+        config = weighted_config(**changes)
         return build_weighting(
-            weighted_config(**changes),
-            experiment.learner,
+            config,
+            Training(experiment.learner, config.algorithm),
             experiment.dataset,
             experiment.split,
             experiment.meta_validation if examples is None else examples,

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from metassl_tf.algorithms.supervised import Supervised
 from metassl_tf.learner.learner import Learner
-from metassl_tf.learner.step import training_step
+from metassl_tf.learner.step import Training
 from metassl_tf.learner.update_rules import Adam, Lars, Sgd, UpdateRule
 from tests.learner import tiny
 
@@ -113,7 +113,7 @@ def noisy_network() -> keras.Model:
 def test_state_variables_are_all_that_survives_a_step() -> None:
     def take_step(learner: Learner, step: int) -> None:
         batch = tiny.batch_for(Supervised(), seed=step)
-        training_step(learner, Supervised(), batch, tiny.context(step), unlabeled_weight=tf.ones([]))
+        Training(learner, Supervised()).begin_step(batch, tiny.context(step), tf.ones([])).apply()
 
     options = tiny.optimization(rule=Adam(), l2_weight_decay=0.1, gradient_clip_norm=1.0)
     uninterrupted = Learner(noisy_network(), options, seed=5)

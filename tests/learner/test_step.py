@@ -10,7 +10,7 @@ import tensorflow as tf
 from metassl_tf.algorithms.base import Algorithm, Average, Batch, Context, Examples, Forward, Losses, Needs, Term
 from metassl_tf.algorithms.supervised import Supervised
 from metassl_tf.learner.learner import Learner
-from metassl_tf.learner.step import Sums, reduce_terms, training_step
+from metassl_tf.learner.step import Sums, Training, reduce_terms
 from metassl_tf.learner.update_rules import Sgd
 from tests.learner import tiny
 
@@ -88,7 +88,7 @@ def test_metrics_are_sums_over_the_global_batch(replicas: int, mirrored: tf.dist
     def step_once(batch: Batch) -> Any:
         def one(batch: Batch) -> Sums:
             part = tiny.replica_part(batch)
-            return training_step(learner, algorithm, part, tiny.context(), unlabeled_weight=tf.ones([]))
+            return Training(learner, algorithm).begin_step(part, tiny.context(), tf.ones([])).apply()
 
         return tiny.first_replica(strategy, strategy.run(one, args=(batch,)))
 
@@ -110,7 +110,7 @@ def test_step_follows_the_gradient_of_the_loss_and_reports_its_norm() -> None:
         each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch.labeled.label, logits=logits)
         loss = tf.reduce_mean(each)
     gradients = tape.gradient(loss, learner.trainable_variables)
-    sums = training_step(learner, Supervised(), batch, tiny.context(), unlabeled_weight=tf.ones([]))
+    sums = Training(learner, Supervised()).begin_step(batch, tiny.context(), tf.ones([])).apply()
     assert float(sums["loss"][0]) == pytest.approx(float(loss), rel=1e-6)
     expected_norm = np.sqrt(sum((gradient.numpy() ** 2).sum() for gradient in gradients))
     assert sums["gradient_norm"].numpy() == pytest.approx([expected_norm, 1.0], rel=1e-5)
@@ -133,7 +133,7 @@ def test_embedding_learns_the_rows_that_its_examples_use(mirrored: tf.distribute
     def step_once() -> None:
         def one() -> Sums:
             part = tiny.replica_part(Batch(labeled, none, {}))
-            return training_step(learner, Supervised(), part, tiny.context(), unlabeled_weight=tf.ones([]))
+            return Training(learner, Supervised()).begin_step(part, tiny.context(), tf.ones([])).apply()
 
         mirrored.run(one)
 
@@ -152,7 +152,7 @@ def test_model_that_normalises_its_inputs_and_has_a_frozen_layer_takes_a_step() 
     before = [variable.numpy() for variable in model.non_trainable_variables]
     learner = Learner(model, tiny.optimization(), seed=0)
     kernel = model.trainable_variables[0].numpy()
-    training_step(learner, Supervised(), tiny.batch_for(Supervised()), tiny.context(), unlabeled_weight=tf.ones([]))
+    Training(learner, Supervised()).begin_step(tiny.batch_for(Supervised()), tiny.context(), tf.ones([])).apply()
     assert np.abs(model.trainable_variables[0].numpy() - kernel).max() > 1e-4
     for variable, value in zip(model.non_trainable_variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from metassl_tf.algorithms.base import Algorithm, Batch, Context, Examples
 from metassl_tf.learner.learner import Learner, Optimization
 from metassl_tf.learner.schedules import Constant
-from metassl_tf.learner.step import training_step
+from metassl_tf.learner.step import Training
 from metassl_tf.learner.update_rules import Sgd
 
 FEATURES, HIDDEN, CLASSES = 4, 5, 3
@@ -150,7 +150,7 @@ def train(
 
     def replica_step(batch: Batch, step: tf.Tensor) -> Any:
         weight = tf.constant(unlabeled_weight)
-        return training_step(learner, algorithm, replica_part(batch), Context(step, STEPS), unlabeled_weight=weight)
+        return Training(learner, algorithm).begin_step(replica_part(batch), Context(step, STEPS), weight).apply()
 
     @tf.function(jit_compile=jit)
     def step_once(batch: Batch, step: tf.Tensor) -> Any:

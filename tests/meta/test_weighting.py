@@ -12,7 +12,7 @@ import tensorflow as tf
 from metassl_tf.algorithms.base import Batch, Context, Examples
 from metassl_tf.errors import UserError
 from metassl_tf.learner.learner import Learner
-from metassl_tf.learner.step import Sums
+from metassl_tf.learner.step import Sums, Training
 from metassl_tf.meta import weighting
 from metassl_tf.meta.influence import Influence
 from metassl_tf.meta.per_example_weights import PerExampleWeights
@@ -98,7 +98,7 @@ def make(
     )
     if weights is not None:
         weight_rows.assign(table, weight=weights)
-    return Made(Weighting(chosen, table, own, FIXMATCH, every=1, seed=0), own, strategy)
+    return Made(Weighting(chosen, table, Training(own, FIXMATCH), every=1, seed=0), own, strategy)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_stochastic_estimates_are_a_function_of_seed_and_step() -> None:
     made = make(inverse_hessian="stochastic", solver_iterations=3)
 
     def estimate(seed: int, step: int) -> np.ndarray:
-        rule = Weighting(made.rule.settings, made.rule.table, made.own, FIXMATCH, every=1, seed=seed)
+        rule = Weighting(made.rule.settings, made.rule.table, Training(made.own, FIXMATCH), every=1, seed=seed)
         batch, context = tiny.batch_for(FIXMATCH), tiny.context(step)
         calls = made.own.begin(context.step)
         FIXMATCH.losses(calls, batch, context)
@@ -222,7 +222,7 @@ def test_body_in_bfloat16(scope: str) -> None:
     made = make()
     inverse = "exact" if scope == "last_layer" else "conjugate_gradient"
     settings = PerExampleWeights(influence_scope=scope, inverse_hessian=inverse, damping=DAMPING, move_masked=True)
-    rule = Weighting(settings, made.rule.table, own, FIXMATCH, every=1, seed=0)
+    rule = Weighting(settings, made.rule.table, Training(own, FIXMATCH), every=1, seed=0)
     problem = reference.last_layer_problem(model, FIXMATCH, masked=False)
     sums, derivative = Made(rule, own, made.strategy).moving()
     assert np.all(np.isfinite(derivative))
@@ -269,7 +269,7 @@ def test_steps_that_are_due(every: int, warmup: int) -> None:
 
 def rule_for(model: keras.Model, **settings: Any) -> Weighting:
     own = Learner(model, tiny.optimization(), seed=0)
-    return Weighting(PerExampleWeights(**settings), make().rule.table, own, FIXMATCH, every=1, seed=0)
+    return Weighting(PerExampleWeights(**settings), make().rule.table, Training(own, FIXMATCH), every=1, seed=0)
 
 
 class Subclassed(keras.Model):

@@ -1,0 +1,258 @@
+"""One step of Meta Pseudo Labels on one replica: the teacher labels, the student learns, the teacher hears of it."""
+
+import contextlib
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from metassl_tf.algorithms.base import Algorithm, Average, Batch, Context
+from metassl_tf.learner import distribution
+from metassl_tf.learner.learner import Learner, Updated
+from metassl_tf.learner.step import Evaluated, Pending, Sums, evaluate, reduce_terms, total_sums
+from metassl_tf.meta.feedback import AVERAGED, FORMS, Labels, StudentStep, Verdict, follow, reinforce
+from metassl_tf.meta.meta_pseudo_labels import NO_FEEDBACK, MetaPseudoLabels
+from metassl_tf.meta.scopes import validation_share
+from metassl_tf.meta.student import LABEL_MAKERS, TARGET, LearnFromTeacher, SharedForward, student_view
+
+_USEFULNESS, _BASELINE = "feedback/usefulness", "feedback/baseline"
+
+
+class Lesson(NamedTuple):
+    """What the student makes of the teacher's labels, before anything moves.
+
+    Attributes:
+      batch: the student's, with the labels.
+      coefficients: what the cross-entropy of each example counts in the global loss, [batch].
+      evaluated: its losses, and the gradient of this replica's share.
+      gradient: of the loss over the global batch.
+      updated: what the step makes of the student.
+    """
+
+    batch: Batch
+    coefficients: tf.Tensor
+    evaluated: Evaluated
+    gradient: list[tf.Tensor]
+    updated: Updated
+
+
+class Teaching:
+    """Two learners and what passes between them.
+
+    Attributes:
+      settings: of the rule.
+      teacher: learns from labeled data, from its algorithm's own losses and from the feedback.
+      student: learns from the teacher's labels alone.
+      lesson: the student's algorithm.
+    """
+
+    def __init__(
+        self, settings: MetaPseudoLabels, teacher: Learner, student: Learner, algorithm: Algorithm, *, seed: int
+    ) -> None:
+        """Prepares the rule; create it inside `strategy.scope()`.
+
+        Args:
+          settings: of the rule.
+          teacher: the first learner.
+          student: the second.
+          algorithm: of the teacher.
+          seed: of the run; with the step it gives the sampled labels.
+        """
+        self.settings, self.teacher, self.student = settings, teacher, student
+        self._algorithm, self._seed = algorithm, seed
+        self._view, _ = student_view(algorithm.needs())
+        self._labeled_view = next(iter(algorithm.needs().labeled_views))
+        self.lesson = LearnFromTeacher(view=self._view, label_smoothing=settings.student_label_smoothing)
+        self._baseline = keras.Variable(0.0, trainable=False, dtype="float32", name="baseline")
+
+    @property
+    def learner(self) -> Learner:
+        """What learns from unlabeled examples whose labels may be wrong: the student."""
+        return self.student
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The student's."""
+        return self.lesson
+
+    @property
+    def state_variables(self) -> dict[str, list[tf.Variable]]:
+        """Everything of the teacher and of the rule that survives a step, by role."""
+        teacher = {f"teacher_{role}": variables for role, variables in self.teacher.state_variables.items()}
+        return {**teacher, "teaching": [self._baseline.value]}
+
+    def learning_rates(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Name -> learning rate of a step, float32 scalar."""
+        return {
+            "learning_rate": self.teacher.learning_rate(step),
+            "student/learning_rate": self.student.learning_rate(self._student_step(step)),
+        }
+
+    def begin_step(
+        self,
+        batch: Batch,
+        context: Context,
+        unlabeled_weight: tf.Tensor,
+        example_weights: tf.Tensor | None = None,
+    ) -> Pending:
+        """Evaluates one step on this replica's part of the global batch. Call it inside `strategy.run`.
+
+        Args:
+          batch: with the views that the algorithm and the student need.
+          context: where in the run this is.
+          unlabeled_weight: float32 scalar, on the unlabeled terms of the teacher's own algorithm.
+          example_weights: float32 [unlabeled batch], on the student's losses; None weighs all by 1.
+
+        Returns:
+          The step, evaluated of the student. What applying it returns is (sum, count) over the global batch: of the
+          teacher's losses and metrics under their own names, of the student's under `student/..`, and of what passed
+          between them under `feedback/..`.
+        """
+        with tf.GradientTape() as tape:
+            share, sums, averages, labels, new_statistics = self._label(batch, context, unlabeled_weight)
+            # All forms but one see the student's step from outside.
+            with contextlib.nullcontext() if self.settings.form == "soft" else tape.stop_recording():
+                lesson = self.teach(batch, labels, context, example_weights)
+                verdict = self._judge(batch, lesson, context)
+            signal, heard = self._heard(verdict, labels, context)
+            total = share + self.settings.feedback_weight * signal
+        gradients = tape.gradient(
+            total, self.teacher.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        averages |= {f"student/{name}": value for name, value in lesson.evaluated.losses.metrics.items()}
+        sums |= {f"student/{name}": value for name, value in lesson.evaluated.sums.items()}
+
+        def apply() -> Sums:
+            if not self.settings.freeze_teacher:
+                heard["gradient_norm"] = self.teacher.update(gradients, new_statistics, step=context.step)
+            moves = self._student_moves(context.step)
+            self.student.assign(
+                lesson.updated,
+                lesson.evaluated.forward.new_statistics,
+                step=self._student_step(context.step),
+                moves=moves,
+            )
+            if _BASELINE in heard:
+                self._move_baseline(heard[_USEFULNESS], moves)
+            # The same on every replica.
+            replicas = distribution.replica_context().num_replicas_in_sync
+            common = {name: tf.stack([tf.cast(value, tf.float32), 1.0]) / replicas for name, value in heard.items()}
+            return total_sums(sums | common, averages)
+
+        return Pending(lesson.evaluated, apply)
+
+    def teach(self, batch: Batch, labels: Labels, context: Context, example_weights: tf.Tensor | None) -> Lesson:
+        """The student's step on the teacher's labels, which nothing has moved yet."""
+        unlabeled = batch.unlabeled._replace(columns={**batch.unlabeled.columns, TARGET: labels.target})
+        own = batch._replace(unlabeled=unlabeled)
+        evaluated = evaluate(
+            self.student,
+            self.lesson,
+            own,
+            context,
+            unlabeled_weight=tf.ones([]),
+            example_weights=example_weights,
+        )
+        gradient = distribution.all_reduce_sum(evaluated.gradients)
+        weights = tf.ones_like(labels.target[:, 0]) if example_weights is None else example_weights
+        count = weights.shape[0] * distribution.replica_context().num_replicas_in_sync
+        return Lesson(
+            batch=own,
+            coefficients=(1.0 - self.lesson.label_smoothing) * weights / float(count),
+            evaluated=evaluated,
+            gradient=gradient,
+            updated=self.student.pure_update(gradient, step=self._student_step(context.step)),
+        )
+
+    def _label(
+        self, batch: Batch, context: Context, unlabeled_weight: tf.Tensor
+    ) -> tuple[tf.Tensor, Sums, dict[str, Average], Labels, list[tf.Tensor]]:
+        """The teacher's own losses, and its labels, from one pass."""
+        settings, images = self.settings, batch.unlabeled.views[self._view]
+        if settings.freeze_teacher:
+            logits = self.teacher.predict(images, parameters="raw")
+            share, statistics = tf.zeros([]), list[tf.Tensor]()
+            sums, averages = Sums(), dict[str, Average]()
+        else:
+            forward = self.teacher.begin(context.step)
+            shared = SharedForward(forward, self._view, images)
+            losses = self._algorithm.losses(shared, batch, context)
+            share, sums = reduce_terms(losses, unlabeled_weight)
+            averages, statistics = dict(losses.metrics), forward.new_statistics
+            if shared.logits is None:
+                raise TypeError(f"{self._algorithm} made no forward pass with the weights that are trained.")
+            logits = shared.logits
+        seed = tf.stack([tf.cast(self._seed & 0x7FFFFFFF, tf.int32), 0x7EAC])
+        seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(context.step, tf.int32), alg="philox")
+        labels = LABEL_MAKERS[settings.label_form](logits / settings.distillation_temperature, seed)
+        return share, sums, averages, labels, statistics
+
+    def _judge(self, batch: Batch, lesson: Lesson, context: Context) -> Verdict:
+        """What the student's step says about the labels."""
+        if self.settings.form == NO_FEEDBACK:
+            return Verdict()
+        step, moves = self._student_step(context.step), self._student_moves(context.step)
+        student, training = self.student, self.settings.feedback_batch_norm == "training"
+        parameters = [tf.convert_to_tensor(parameter.value) for parameter in student.parameters]
+
+        def stays(moved: list[tf.Tensor]) -> list[tf.Tensor]:
+            return [tf.where(moves, there, here) for there, here in zip(moved, parameters, strict=True)]
+
+        def labeled_loss(at: list[tf.Tensor]) -> tf.Tensor:
+            forward = student.begin(context.step, at=list(zip(student.parameters, at, strict=True)), training=training)
+            inputs = {"labeled": batch.labeled.views[self._labeled_view]}
+            logits = forward(inputs, update_statistics=False)["labeled"]
+            return validation_share(logits, batch.labeled.label)
+
+        def log_probability(at: list[tf.Tensor]) -> tf.Tensor:
+            forward = student.begin(context.step, at=list(zip(student.parameters, at, strict=True)))
+            inputs = {"student": lesson.batch.unlabeled.views[self._view]}
+            return tf.nn.log_softmax(forward(inputs, update_statistics=False)["student"])
+
+        taken = StudentStep(
+            parameters=parameters,
+            gradient=lesson.gradient,
+            moved=stays(lesson.updated.values),
+            update=lambda gradient: stays(student.pure_update(gradient, step=step).values),
+            labeled_loss=labeled_loss,
+            log_probability=log_probability,
+            coefficients=lesson.coefficients,
+        )
+        verdict = FORMS[self.settings.form](taken)
+        if verdict.usefulness is None:
+            return verdict
+        # A student that stands still has nothing to say, though its gradients have an angle.
+        return verdict._replace(usefulness=tf.where(moves, verdict.usefulness, 0.0))
+
+    def _heard(self, verdict: Verdict, labels: Labels, context: Context) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The share of the teacher's feedback loss, and what to log of it."""
+        heard: dict[str, tf.Tensor] = {}
+        if verdict.alignment is not None:
+            heard["feedback/cosine"] = verdict.alignment
+        if verdict.loss is not None:
+            return verdict.loss, heard
+        if verdict.derivative is not None:
+            return follow(verdict.derivative, labels), heard
+        if verdict.usefulness is None:
+            return tf.zeros([]), heard
+        usefulness = tf.stop_gradient(verdict.usefulness)
+        heard[_USEFULNESS] = usefulness
+        advantage = usefulness
+        if self.settings.baseline_decay:
+            # As it was before this step: else it would hold part of what it is to be compared with.
+            heard[_BASELINE] = tf.convert_to_tensor(self._baseline.value)
+            advantage -= tf.cast(heard[_BASELINE], usefulness.dtype)
+        advantage = tf.where(self._student_moves(context.step), advantage, 0.0)
+        return reinforce(advantage, labels, mean=self.settings.form in AVERAGED), heard
+
+    def _move_baseline(self, usefulness: tf.Tensor, moves: tf.Tensor) -> None:
+        decay, baseline = self.settings.baseline_decay, self._baseline.value
+        moved = decay * baseline + (1.0 - decay) * tf.cast(usefulness, tf.float32)
+        distribution.assign_everywhere([self._baseline], [tf.where(moves, moved, baseline)])
+
+    def _student_moves(self, step: tf.Tensor) -> tf.Tensor:
+        return step >= self.settings.student_wait_steps
+
+    def _student_step(self, step: tf.Tensor) -> tf.Tensor:
+        """Updates that the student has made."""
+        return tf.maximum(step - self.settings.student_wait_steps, 0)
