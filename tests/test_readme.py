@@ -14,6 +14,7 @@ from metassl_tf import flag_definitions
 from metassl_tf.algorithms import ALGORITHMS
 from metassl_tf.models import MODELS
 from tests.command_line import ROOT, run_here
+from tools.measurements import Flagfile
 
 TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
@@ -82,6 +83,20 @@ def test_every_flag_exists() -> None:
     named = set(re.findall(r"--(\w+)", prose))
     assert named
     assert named - known == set()
+
+
+def test_numbers_in_the_text_are_those_measured() -> None:
+    text = section(re.escape("Which of these labels are wrong?"))
+    expected = {
+        "weights_flipped": ("AUROC of weight", "AUROC of agreement", "points to"),
+        "weights_flipped_paper": ("AUROC of weight",),
+        "weights_polluted": ("AUROC of weight",),
+    }
+    for stem, kinds in expected.items():
+        found = Flagfile(ROOT / f"flags/digits/{stem}.flags").comparisons()
+        for kind in kinds:
+            (number,) = [re.search(r"\d+\.\d+ ± \d+\.\d+", line)[0] for line in found if kind in line]
+            assert number in text.replace("\n", " "), f"{stem}, {kind}: {number}"
 
 
 def test_every_file_exists() -> None:
