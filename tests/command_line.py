@@ -19,7 +19,7 @@ from metassl_tf.engine.trainer import Trainer
 from metassl_tf.flag_definitions import FLAGS
 
 ROOT = Path(__file__).parent.parent
-_PROGRAMS = ("metassl_tf.train", "metassl_tf.evaluate", "metassl_tf.export", "tools.suspects")
+_PROGRAMS = ("metassl_tf.train", "metassl_tf.evaluate", "metassl_tf.export")
 
 
 def arguments(settings: Mapping[str, Any]) -> list[str]:

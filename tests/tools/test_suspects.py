@@ -11,7 +11,7 @@ from metassl_tf.config import to_flagfile
 from metassl_tf.engine import setup
 from metassl_tf.engine.workdir import Workdir
 from tests.command_line import run_here
-from tools import suspects
+from tools.suspect_figure import suspects
 
 FLAGS = ["--num_labeled=20", "--algorithm=given_labels", "--given_labels=truth", "--flip_labels=0.5", "--image_size=8"]
 
@@ -33,7 +33,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
 
 def test_suspects_are_the_first_rows_with_their_images_and_labels(workdir: Workdir) -> None:
     experiment = setup.build(flag_definitions.parse(FLAGS))
-    found = suspects.suspects(workdir, 2)
+    found = suspects(workdir, 2)
     assert [suspect.weight for suspect in found] == [0.0, 0.1]
     for suspect, index in zip(found, (7, 3), strict=True):
         np.testing.assert_array_equal(suspect.pixels, experiment.unlabeled.inputs[index])
@@ -41,7 +41,7 @@ def test_suspects_are_the_first_rows_with_their_images_and_labels(workdir: Workd
             values[index] for values in (experiment.unlabeled.columns["given_label"], experiment.unlabeled.labels)
         )
         assert (suspect.label, suspect.right) == (str(given), given == truth)
-    assert suspects.suspects(workdir, 9)[2].label == "4"  # predicted: none was given
+    assert suspects(workdir, 9)[2].label == "4"  # predicted: none was given
 
 
 def test_picture_is_drawn(workdir: Workdir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
