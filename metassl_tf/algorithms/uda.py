@@ -43,6 +43,8 @@ class Uda:
         choices=("none", "linear", "log", "exp"),
     )
 
+    label_smoothing: float = setting(0.0, "Share of the label's mass spread over all classes.", minimum=0.0, below=1.0)
+
     def needs(self) -> Needs:
         """A weak view of each side and a strong one of the unlabeled examples."""
         return Needs(labeled_views={"weak": "weak"}, unlabeled_views={"weak": "weak", "strong": "strong"})
@@ -69,10 +71,11 @@ class Uda:
         return Losses(labeled={"cross_entropy": labeled}, unlabeled={"consistency": unlabeled}, metrics=metrics)
 
     def _labeled_term(self, logits: tf.Tensor, label: tf.Tensor, context: Context) -> tuple[Term, dict[str, Average]]:
-        target = tf.one_hot(label, logits.shape[-1], dtype=logits.dtype)
-        supervised = losses.cross_entropy(target, logits)  # [B]
+        smooth = losses.smooth_one_hot(label, logits.shape[-1], smoothing=self.label_smoothing, dtype=logits.dtype)
+        supervised = losses.cross_entropy(smooth, logits)  # [B]
         if self.annealing == "none":
             return Term(supervised), {}
+        target = tf.one_hot(label, logits.shape[-1], dtype=logits.dtype)
         probability = tf.stop_gradient(tf.reduce_sum(target * tf.nn.softmax(logits), axis=-1))
         kept = tf.cast(probability <= self._annealing_threshold(context, logits.shape[-1]), logits.dtype)
         return Term(supervised * kept, counts=kept), {"share_kept_labeled": Average(kept, tf.ones_like(kept))}

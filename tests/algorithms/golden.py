@@ -102,17 +102,22 @@ def uda(settings: Any, network: Network, batch: Batch, progress: float) -> tuple
 
 def _annealed_loss(settings: Any, network: Network, batch: Batch, progress: float) -> float:
     """UDA's labeled loss: labels that are predicted better than eta_t are left out, and the rest is averaged."""
+    probabilities = _probabilities(network(_array(batch.labeled.views["weak"])))
+    smoothing, classes = settings.label_smoothing, probabilities.shape[1]
+    losses = [
+        -(1 - smoothing) * math.log(row[label]) - smoothing / classes * np.log(row).sum()
+        for row, label in zip(probabilities, batch.labeled.label.numpy(), strict=True)
+    ]
     if settings.annealing == "none":
-        return _labeled_loss(network, batch)
+        return sum(losses) / len(losses)
     growth = {
         "linear": progress,
         "log": 1 - math.exp(-5 * progress),
         "exp": math.exp(5 * (progress - 1)),
     }[settings.annealing]
-    probabilities = _probabilities(network(_array(batch.labeled.views["weak"])))
-    threshold = growth * (1 - 1 / probabilities.shape[1]) + 1 / probabilities.shape[1]
+    threshold = growth * (1 - 1 / classes) + 1 / classes
     right = [row[label] for row, label in zip(probabilities, batch.labeled.label.numpy(), strict=True)]
-    kept = [-math.log(probability) for probability in right if probability <= threshold]
+    kept = [loss for loss, probability in zip(losses, right, strict=True) if probability <= threshold]
     return sum(kept) / max(len(kept), 1)
 
 
@@ -149,6 +154,7 @@ CASES = {
             "threshold": (0.6, 0.0),
             "confidence": ("tempered",),
             "annealing": ("linear", "log", "exp"),
+            "label_smoothing": (0.3,),
         },
         learns={"cross_entropy": {"labeled"}, "consistency": {"strong"}},
     ),

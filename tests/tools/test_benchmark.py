@@ -232,7 +232,7 @@ def test_without_pytorch_its_benchmark_is_skipped(monkeypatch: pytest.MonkeyPatc
 def test_peak_memory_is_that_of_the_work_alone() -> None:
     megabytes = 400
     held = np.ones(megabytes * 2**17)  # by this process, which is not what is measured
-    small, large = (memory._peak(functools.partial(np.ones, size)) for size in (1, megabytes * 2**17))
+    small, large = (memory.peak_of(functools.partial(np.ones, size)) for size in (1, megabytes * 2**17))
     assert (large - small) / 2**20 == pytest.approx(megabytes, rel=0.1)
     assert len(held) * 8 == megabytes * 2**20
 

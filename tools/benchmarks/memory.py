@@ -11,18 +11,18 @@ from tools.benchmarks.compare import NotMeasurableError
 from tools.benchmarks.influence import Scores, many_classes_inputs, many_classes_solve
 
 # The peak of the same work hardly varies, and every one costs a start of TensorFlow.
-_MOST_RUNS = 3
+MOST_RUNS = 3
 _STATUS = Path("/proc/self/status")
 
 
 def scores_memory_vs_batch_gradient(runs: int) -> Iterator[float]:
     """Peak memory of scoring 64 examples over all parameters, over that of one gradient of the batch; training mode."""
-    return (_peak(_scores) / _peak(_batch_gradient) for _ in range(min(runs, _MOST_RUNS)))
+    return (peak_of(_scores) / peak_of(_batch_gradient) for _ in range(min(runs, MOST_RUNS)))
 
 
 def many_classes_memory(runs: int) -> Iterator[float]:
     """Gigabytes that the solution for 1000 classes and 2048 features adds to the peak of a process with its inputs."""
-    return ((_peak(many_classes_solve) - _peak(many_classes_inputs)) / 2**30 for _ in range(min(runs, _MOST_RUNS)))
+    return ((peak_of(many_classes_solve) - peak_of(many_classes_inputs)) / 2**30 for _ in range(min(runs, MOST_RUNS)))
 
 
 def _scores() -> None:
@@ -33,7 +33,15 @@ def _batch_gradient() -> None:
     tf.function(Scores(training=True).batch_gradient, autograph=False)()
 
 
-def _peak(work: Callable[[], object]) -> int:
+def peak_of(work: Callable[[], object]) -> int:
+    """Largest resident memory, in bytes, of a fresh process that does some work.
+
+    Args:
+      work: a function of a module.
+
+    Raises:
+      NotMeasurableError: the machine does not say.
+    """
     if not _STATUS.exists():
         raise NotMeasurableError("needs Linux, which says what the peak memory of a process was")
     context = multiprocessing.get_context("spawn")

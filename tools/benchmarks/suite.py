@@ -32,6 +32,7 @@ from tools.benchmarks.input_pipeline import pipeline_vs_step
 from tools.benchmarks.memory import many_classes_memory, scores_memory_vs_batch_gradient
 from tools.benchmarks.per_example import layerwise_vs_serial, layerwise_vs_vectorized
 from tools.benchmarks.pytorch import step_vs_pytorch
+from tools.benchmarks.teaching import mpl_memory_vs_uda, mpl_vs_uda_step, soft_jvp_vs_hard
 
 RUNS, QUICK_RUNS = 15, 5
 
@@ -70,6 +71,9 @@ BENCHMARKS = {
     "many_classes_vs_forward": Benchmark(many_classes_vs_forward, 2.0, "lower"),
     "many_classes_memory": Benchmark(many_classes_memory, 1.0, "lower"),
     "weight_table_1e8_vs_1e4": Benchmark(weight_table_1e8_vs_1e4, 1.5, "lower"),
+    "mpl_vs_uda_step": Benchmark(mpl_vs_uda_step, 2.2, "lower"),
+    "mpl_memory_vs_uda": Benchmark(mpl_memory_vs_uda, 2.2, "lower"),
+    "soft_jvp_vs_hard": Benchmark(soft_jvp_vs_hard, 1.3, "lower"),
 }
 
 
