@@ -35,7 +35,7 @@ def fine_tune(experiment: Experiment, workdir: Workdir) -> dict[str, Any] | None
       workdir: of the run; the phase's checkpoints lie in `fine_tuned/`.
 
     Returns:
-      Metrics of the validation and test sets, by set; None for a run that has no such phase.
+      Set -> metrics of its `raw` and `ema` weights, which are the same; None for a run that has no such phase.
 
     Raises:
       UserError: the loss is no longer finite, or a checkpoint cannot be written.
@@ -73,7 +73,7 @@ def fine_tune(experiment: Experiment, workdir: Workdir) -> dict[str, Any] | None
     return {
         name: Evaluator(
             learner, examples, experiment.views, batch_size=run.eval_batch_size, strategy=experiment.strategy
-        ).metrics(settings.fine_tune_steps)["raw"]
+        ).metrics(settings.fine_tune_steps)
         for name, examples in sets.items()
         if len(examples)
     }

@@ -14,6 +14,7 @@ from metassl_tf.engine.learned_weights import LearnedWeights
 from metassl_tf.engine.setup import Experiment
 
 _MEDIAN_OF = 20
+_SETS = ("validation", "test")
 _PACKAGES = ("tensorflow", "keras", "keras-hub", "tf-models-official", "tensorflow-datasets", "numpy")
 
 
@@ -46,6 +47,7 @@ def summarize(
     test_rows = [row["test"] for row in rows[-_MEDIAN_OF:] if "test" in row]
     config = experiment.config
     best = best_row(rows, config.run.best_metric)
+    teacher = {name: last[f"teacher_{name}"] for name in _SETS if f"teacher_{name}" in last}
     learned: dict[str, Any] = {"weights": last["weights"]} if "weights" in last else {}
     if weights:
         # Of the weight and, to compare with, of what the model's predictions say, for telling examples to be trusted.
@@ -64,7 +66,7 @@ def summarize(
             for kind in ("raw", "ema")
             if test_rows
         },
-        **({"teacher": last["teacher"]} if "teacher" in last else {}),
+        **({"teacher": teacher} if teacher else {}),
         **({"fine_tuned": fine_tuned} if fine_tuned else {}),
         **learned,
         "train": last["train"],
@@ -85,7 +87,7 @@ def summarize(
 
 
 def _sets(row: Row) -> dict[str, Any]:
-    return {name: row[name] for name in ("validation", "test") if name in row}
+    return {name: row[name] for name in _SETS if name in row}
 
 
 def versions() -> dict[str, str]:

@@ -207,8 +207,8 @@ class Run:
             "train": training_metrics,
             **{name: evaluator.metrics(step) for name, evaluator in self._evaluators.items()},
         }
-        if self._teacher_evaluators:
-            row["teacher"] = {name: evaluator.metrics(step) for name, evaluator in self._teacher_evaluators.items()}
+        for name, evaluator in self._teacher_evaluators.items():
+            row[f"teacher_{name}"] = evaluator.metrics(step)
         if self._experiment.weighting:
             row["weights"] = self._experiment.weighting.table.summary()
         self._history.append(row)

@@ -49,12 +49,11 @@ class Summaries:
     def evaluation(self, step: int, row: Row) -> None:
         """Writes the metrics of one evaluation and histograms of the weights."""
         with self._writing(step):
-            for prefix, sets in (("", row), ("teacher/", row.get("teacher", {}))):
-                for name in ("validation", "test"):
-                    for kind, metrics in sets.get(name, {}).items():
-                        for metric, value in metrics.items():
-                            if isinstance(value, float):
-                                tf.summary.scalar(f"{prefix}{name}/{kind}/{metric}", value)
+            for name in ("validation", "test", "teacher_validation", "teacher_test"):
+                for kind, metrics in row.get(name, {}).items():
+                    for metric, value in metrics.items():
+                        if isinstance(value, float):
+                            tf.summary.scalar(f"{name}/{kind}/{metric}", value)
             for name, value in row.get("weights", {}).items():
                 tf.summary.scalar(f"weights/{name}", value)
             if self._experiment.weighting:

@@ -15,7 +15,7 @@ from metassl_tf.engine.report.build import SECTIONS, render, write_report
 from metassl_tf.engine.report.content import Content
 from metassl_tf.engine.report.usage import serve_section
 from metassl_tf.engine.workdir import Workdir
-from tests.engine.report_content import Page, make_content, make_rows, make_weighted, make_weights, titles
+from tests.engine.report_content import Page, make_content, make_rows, make_weighted, make_weights, metrics, titles
 
 IMAGE_TITLES = [
     "Result", "Curves", "Confusion matrix", "Recall per class", "Calibration", "Most confident mistakes",
@@ -87,6 +87,18 @@ def test_headline_numbers() -> None:
         "1,234", "988 MB", "1,470,000", "0123456789abcdef", "tensorflow 2.20.0", "0.0312", "120 test",
     ):  # fmt: skip
         assert expected in text
+
+
+def test_teacher_and_fine_tuned_student_stand_beside_the_student() -> None:
+    content = make_content()
+    for name, accuracy in (("fine_tuned", 0.8125), ("teacher", 0.7654)):
+        content.result[name] = {"test": {"raw": metrics(accuracy - 0.01), "ema": metrics(accuracy)}}
+    for row in content.rows:
+        row["teacher_test"] = {"raw": metrics(0.5), "ema": metrics(0.6)}
+    page = render(content)
+    for expected in ("fine-tuned", "81.25%", "80.25%", "76.54%", "teacher test, EMA"):
+        assert expected in page
+    assert "teacher" not in render(make_content())
 
 
 def test_without_a_test_set_validation_is_shown_and_said_so() -> None:

@@ -58,7 +58,7 @@ def test_result_has_the_teacher_and_the_fine_tuned_student_beside_the_student(fi
     found = {
         result["test_accuracy"],
         result["teacher"]["test"]["ema"]["accuracy"],
-        result["fine_tuned"]["test"]["accuracy"],
+        result["fine_tuned"]["test"]["ema"]["accuracy"],
     }
     assert len(found) == 3
     assert {"student/loss", "feedback/cosine", "feedback/baseline", "loss/consistency"} <= set(result["train"])

@@ -74,7 +74,7 @@ def _evaluated(rows: list[Row]) -> dict[str, list[Line]]:
     colors = {name: color for color, name in enumerate(sorted({name for _, name, _ in found}))}
     lines: dict[str, list[Line]] = {}
     for (metric, set_name, kind), values in found.items():
-        name = f"{set_name}, {'EMA' if kind == 'ema' else kind}"
+        name = f"{set_name.replace('_', ' ')}, {'EMA' if kind == 'ema' else kind}"
         line = _line(name, values, rows, color=colors[set_name], dashed=kind == "raw")
         lines.setdefault(formats.sentence_case(metric), []).append(line)
     return {title: sorted(family, key=lambda line: line.name) for title, family in lines.items()}

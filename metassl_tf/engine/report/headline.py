@@ -61,7 +61,7 @@ def _headline(content: Content) -> Html:
 
 
 def _accuracies(content: Content) -> Html | None:
-    """Accuracy of last, best-on-validation and median of the last 20, for raw and averaged weights."""
+    """Accuracy of the last, the best and the median of the last 20 evaluations; fine-tuned; of the teacher."""
     last, best, median = (content.result[key] for key in ("last", "best_on_validation", "median_of_last_20"))
     names = [name for name in _SETS if name in last]
     if not names:
@@ -73,6 +73,10 @@ def _accuracies(content: Content) -> Html | None:
     if median:
         medians = [median[kind]["test_accuracy"] if name == "test" else None for name, kind in columns]
         rows.append([f"median of the last {min(len(content.rows), 20)}", *map(formats.percent, medians)])
+    for name in ("fine_tuned", "teacher"):
+        if name in content.result:
+            label = name.replace("_", "-")
+            rows.append([label, *(_accuracy(content.result[name], *column) for column in columns)])
     header = ["", *(f"{name}, {_short(kind)}" for name, kind in columns)]
     return table(header, rows, label="Accuracy by weights and step", class_="numbers")
 
