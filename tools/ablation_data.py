@@ -29,6 +29,8 @@ class Outcome:
       date: day on which it ended, as YYYY-MM-DD.
       commit: of this repository; see `measurements.Measurement`.
       versions: package -> version.
+      teacher_accuracy: share of the test set that the teacher's averaged weights predict right; None without one.
+      fine_tuned_accuracy: that of the fine-tuned student; None without that phase.
     """
 
     seed: int
@@ -40,6 +42,8 @@ class Outcome:
     date: str
     commit: str
     versions: dict[str, str]
+    teacher_accuracy: float | None = None
+    fine_tuned_accuracy: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +131,14 @@ def measure(base: str, group: str, case: Case, seed: int, *, runs_dir: Path) -> 
         date=date,
         commit=commit,
         versions=result["versions"],
+        teacher_accuracy=_accuracy_of(result, "teacher"),
+        fine_tuned_accuracy=_accuracy_of(result, "fine_tuned"),
     )
+
+
+def _accuracy_of(result: Mapping[str, Any], name: str) -> float | None:
+    accuracy: float | None = result[name]["test"]["ema"]["accuracy"] if name in result else None
+    return accuracy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,8 +197,9 @@ def table(title: str, results: Results) -> str:
         "Mean ± sample standard deviation over n seeds. Difference: of test accuracy with the same seed, in points, to "
         "the row that is named behind it.",
         "",
-        "| Variant | Test accuracy, % | Difference | Better in | Weight AUROC | Seconds | Memory, MB | n |",
-        "|---|---|---|---|---|---|---|---|",
+        "| Variant | Test accuracy, % | Difference | Better in | Fine-tuned, % | Teacher, % | Weight AUROC | Seconds "
+        "| Memory, MB | n |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     return "\n".join([*head, *rows]) + "\n"
 
@@ -201,12 +213,20 @@ def _row(case: Case, outcomes: Sequence[Outcome], results: Results) -> str:
         with_spread([100.0 * run.test_accuracy for run in outcomes]),
         f"{with_spread([100.0 * value for value in ahead])} ({case.reference})" if ahead else "",
         better_of(ahead) if ahead else "",
+        _percent([run.fine_tuned_accuracy for run in outcomes]),
+        _percent([run.teacher_accuracy for run in outcomes]),
         with_spread(aurocs, decimals=3) if aurocs else "",
         with_spread([run.seconds for run in outcomes], decimals=0),
         with_spread([run.peak_memory_mb for run in outcomes], decimals=0),
         str(len(outcomes)),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _percent(accuracies: Sequence[float | None]) -> str:
+    """Mean and spread in percent; empty where one was not measured."""
+    known = [100.0 * accuracy for accuracy in accuracies if accuracy is not None]
+    return with_spread(known) if len(known) == len(accuracies) else ""
 
 
 def _accuracies(outcomes: Sequence[Outcome]) -> dict[int, float]:

@@ -1,6 +1,7 @@
-"""What is varied about learned weights (arXiv:2007.01293, section 4.3), on digits, which a CPU has time for.
+"""What is varied about learned weights and about teachers, on digits, which a CPU has time for.
 
-A group asks one question of a base experiment; its variants are changes of settings, each compared with another run of
+The questions are those of arXiv:2007.01293, section 4.3, and of arXiv:2003.10580v1, Table 1. A group asks one of a base
+experiment; its variants are changes of settings, each compared with another run of
 the same seed.
 """
 
@@ -24,12 +25,14 @@ class Base(NamedTuple):
     Attributes:
       title: for tables and plots.
       path: of its flagfile.
-      changes: to that, which make it learn weights and let it be looked at more often.
+      changes: to that, such as those that make it learn weights and let it be looked at more often.
+      groups: names of the groups of variants that it is asked about.
     """
 
     title: str
     path: str
     changes: Changes
+    groups: tuple[str, ...]
 
     def config(self) -> Config:
         """Its settings."""
@@ -94,9 +97,10 @@ def changed(config: Config, changes: Changes) -> Config:
 
 
 _OFTEN = {"eval_steps": 100}
+_ABOUT_WEIGHTS = ("inverse", "single_weight", "optimizer", "validation_size", "updates")
 
 BASES = {
-    "flipped": Base("Given labels, 30 % flipped", "flags/digits/weights_flipped.flags", _OFTEN),
+    "flipped": Base("Given labels, 30 % flipped", "flags/digits/weights_flipped.flags", _OFTEN, _ABOUT_WEIGHTS),
     "fixmatch": Base(
         "FixMatch, 40 labels",
         "flags/digits/fixmatch_40.flags",
@@ -108,7 +112,11 @@ BASES = {
             "damping": 0.1,
             **_OFTEN,
         },
+        _ABOUT_WEIGHTS,
     ),
+    "polluted": Base("FixMatch, unknown classes", "flags/digits/weights_polluted.flags", {}, ("pollution",)),
+    "supervised": Base("Supervised teacher", "flags/digits/supervised_40.flags", {}, ("teachers",)),
+    "uda": Base("UDA teacher", "flags/digits/uda_40.flags", {}, ("feedback",)),
 }
 
 _ITERATED = ("neumann", "conjugate_gradient", "stochastic", "unrolled")
@@ -129,6 +137,25 @@ def _labels(number: int) -> dict[str, Variant]:
         f"one for all, {number} labels": Variant({"single_weight": True, **labels}, reference=each),
         f"none, {number} labels": Variant({"meta": (), **labels}, reference=each),
     }
+
+
+def _taught(feedback: str, **changes: Any) -> dict[str, Any]:
+    """A student of the base's algorithm, fine-tuned at the end."""
+    return {"meta": ("meta_pseudo_labels",), "feedback": feedback, "fine_tune_steps": 200, **changes}
+
+
+def _teacher(title: str, own: Changes) -> dict[str, Variant]:
+    """A teacher without a student, with one that it does not listen to, and with one that it does."""
+    views = {"strong_policy": "digits", **own}
+    control = f"{title}, student without feedback"
+    return {
+        title: Variant(own, reference=title),
+        control: Variant(_taught("none", **views), reference=title),
+        f"{title}, Meta Pseudo Labels": Variant(_taught("hard_cosine", **views), reference=control),
+    }
+
+
+_SAMPLED, _SOFT = "no feedback, sampled labels", "no feedback, soft labels"
 
 
 def _validation(number: int) -> Variant:
@@ -189,6 +216,39 @@ GROUPS = {
         {
             **{f"every {steps} steps": Variant({"weight_update_steps": steps}) for steps in (1, 2, 5, 20, 100)},
             **{f"rate {rate}": Variant({"weight_learning_rate": rate}) for rate in (0.001, 0.003, 0.01, 0.03, 0.1)},
+        },
+    ),
+    "pollution": Group(
+        "What could let weights find unknown classes",
+        "none",
+        {
+            "none": Variant({"meta": ()}),
+            "masked examples move": Variant({"move_masked": True}),
+            "no threshold": Variant({"threshold": 0.0}),
+            "damping 0.001": Variant({"damping": 0.001}),
+            "damping 10": Variant({"damping": 10.0}),
+            "30 validation examples": Variant({"num_meta_validation": 30, "num_validation": 30}),
+            "identity, all": _inverse("identity", "all"),
+        },
+    ),
+    "teachers": Group(
+        "Teachers, with and without a student",
+        "arXiv:2003.10580v1, Table 1",
+        {
+            **_teacher("supervised", {}),
+            **_teacher("label smoothing", {"label_smoothing": 0.1}),
+            **_teacher("RandAugment", {"labeled_view": "strong", "strong_policy": "digits"}),
+        },
+    ),
+    "feedback": Group(
+        "Forms of feedback",
+        "arXiv:2003.10580v1, Table 1",
+        {
+            "no student": Variant({}),
+            _SAMPLED: Variant(_taught("none")),
+            _SOFT: Variant(_taught("none", student_labels="soft")),
+            **{form: Variant(_taught(form), reference=_SAMPLED) for form in ("hard", "hard_cosine", "hard_difference")},
+            "soft_jvp": Variant(_taught("soft_jvp"), reference=_SOFT),
         },
     ),
 }

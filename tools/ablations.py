@@ -1,4 +1,4 @@
-"""Varies what learns the weights (arXiv:2007.01293, section 4.3) on digits, and compares.
+"""Varies what learns the weights (arXiv:2007.01293, section 4.3), and teachers (arXiv:2003.10580v1), and compares.
 
     python -m tools.ablations --only=optimizer,updates --seeds=0..4
     python -m tools.ablations --print_only --output=runs/ablations/plots
@@ -61,7 +61,7 @@ class Question(NamedTuple):
 
 
 def questions(bases: Sequence[str], groups: Sequence[str]) -> list[Question]:
-    """Every group of every base; flagfiles are looked for below the present folder."""
+    """These groups of these bases, where a base is asked about them; flagfiles are looked for in the present folder."""
     return [
         Question(
             base=base,
@@ -70,7 +70,8 @@ def questions(bases: Sequence[str], groups: Sequence[str]) -> list[Question]:
             store=Store(Path(BASES[base].path).with_name("ablations.json")),
         )
         for base in bases
-        for group in groups
+        for group in BASES[base].groups
+        if group in groups
     ]
 
 
