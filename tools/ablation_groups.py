@@ -229,6 +229,7 @@ GROUPS = {
             "damping 10": Variant({"damping": 10.0}),
             "30 validation examples": Variant({"num_meta_validation": 30, "num_validation": 30}),
             "identity, all": _inverse("identity", "all"),
+            "saturating validation loss": Variant({"meta_validation_loss": "squared_error"}),
         },
     ),
     "teachers": Group(

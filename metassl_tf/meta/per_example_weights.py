@@ -28,7 +28,7 @@ import dataclasses
 from metassl_tf.algorithms.base import Needs
 from metassl_tf.meta.influence import INVERSES
 from metassl_tf.meta.masked_adam import RULES
-from metassl_tf.meta.scopes import SCOPES
+from metassl_tf.meta.scopes import SCOPES, VALIDATION_LOSSES
 from metassl_tf.settings import setting
 
 
@@ -50,6 +50,11 @@ class PerExampleWeights:
     single_weight: bool = setting(False, "One learned weight for all examples together, for comparison.")
     meta_validation_batch_size: int = setting(
         0, "Validation examples per update; 0: as many as the batch has unlabeled ones.", minimum=0
+    )
+    meta_validation_loss: str = setting(
+        "cross_entropy",
+        "Loss of the validation examples that weights are fitted by; squared_error saturates where they are wrong.",
+        choices=tuple(VALIDATION_LOSSES),
     )
     influence_scope: str = setting(
         "last_layer", "Parameters that the validation loss is followed through.", choices=SCOPES

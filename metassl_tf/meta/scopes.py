@@ -140,14 +140,14 @@ class LastLayer:
       step: the losses.
       calls: the training step's own passes.
       validation_features: [validation batch, features (+ 1)].
-      validation_label: int64 [validation batch].
+      validation_loss: logits of the validation batch -> this replica's share of its mean loss, scalar.
     """
 
     head: Head
     step: StepLosses
     calls: Sequence[Call]
     validation_features: tf.Tensor
-    validation_label: tf.Tensor
+    validation_loss: Callable[[tf.Tensor], tf.Tensor]
 
     @property
     def features(self) -> tf.Tensor:
@@ -178,7 +178,7 @@ class LastLayer:
             decay=[decay],
             training=lambda at, subset=None: self.step.training(self.replay(features @ at[0]), subset),
             unlabeled=lambda at: self.step.unlabeled(self.replay(features @ at[0])),
-            validation=lambda at: validation_share(self.head.logits_of(validation @ at[0]), self.validation_label),
+            validation=lambda at: self.validation_loss(self.head.logits_of(validation @ at[0])),
             num_examples=self.step.num_examples,
         )
 
@@ -195,7 +195,7 @@ def network_objective(
     step: StepLosses,
     *,
     validation: Mapping[str, Inputs],
-    validation_label: tf.Tensor,
+    validation_loss: Callable[[tf.Tensor], tf.Tensor],
     training: bool,
 ) -> Objective:
     """The losses by the parameters of the last block, or by all.
@@ -205,7 +205,7 @@ def network_objective(
       scope: `last_block` or `all`.
       step: the losses.
       validation: one named input, [validation batch, ...].
-      validation_label: int64 [validation batch].
+      validation_loss: its logits -> this replica's share of the mean loss, scalar.
       training: whether the passes are in training mode; they never move statistics.
 
     Returns:
@@ -221,18 +221,20 @@ def network_objective(
         decay=[learner.decay_of(parameter) for parameter in parameters],
         training=lambda at, subset=None: step.training(forward(at), subset),
         unlabeled=lambda at: step.unlabeled(forward(at)),
-        validation=lambda at: validation_share(
-            forward(at)(validation, update_statistics=False)["validation"], validation_label
-        ),
+        validation=lambda at: validation_loss(forward(at)(validation, update_statistics=False)["validation"]),
         num_examples=step.num_examples,
     )
 
 
-def validation_share(logits: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
-    """This replica's share of L_S(V): the mean cross-entropy over the global validation batch."""
+VALIDATION_LOSSES = {"cross_entropy": losses_lib.cross_entropy, "squared_error": losses_lib.squared_error}
+"""What weights can be fitted by; the second saturates: no example costs more than 2."""
+
+
+def validation_share(logits: tf.Tensor, label: tf.Tensor, *, loss: str = "cross_entropy") -> tf.Tensor:
+    """This replica's share of L_S(V): the mean loss, of `VALIDATION_LOSSES`, over the global validation batch."""
     target = tf.one_hot(label, logits.shape[-1], dtype=logits.dtype)
     replicas = distribution.replica_context().num_replicas_in_sync
-    return tf.reduce_mean(losses_lib.cross_entropy(target, logits)) / replicas
+    return tf.reduce_mean(VALIDATION_LOSSES[loss](target, logits)) / replicas
 
 
 def scope_parameters(learner: Learner, scope: str) -> list[keras.Variable]:

@@ -1,5 +1,6 @@
 """The training step with learned weights: every step uses them, every N-th moves them."""
 
+import functools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -15,7 +16,15 @@ from metassl_tf.learner.passes import Call
 from metassl_tf.learner.step import Pending, Sums
 from metassl_tf.meta.influence import Influence, Inverse, influence
 from metassl_tf.meta.per_example_weights import PerExampleWeights
-from metassl_tf.meta.scopes import LastLayer, Objective, StepLosses, head_inputs, network_objective, scope_parameters
+from metassl_tf.meta.scopes import (
+    LastLayer,
+    Objective,
+    StepLosses,
+    head_inputs,
+    network_objective,
+    scope_parameters,
+    validation_share,
+)
 from metassl_tf.meta.weight_table import WeightTable
 
 _LOSS = "weights/validation_loss"
@@ -179,6 +188,9 @@ class Weighting:
     ) -> tuple[Objective, LastLayer | None]:
         training = self.settings.influence_batch_norm == "training"
         inputs = {"validation": validation.views["plain"]}
+        validation_loss = functools.partial(
+            validation_share, label=validation.label, loss=self.settings.meta_validation_loss
+        )
         head = self._learner.head if self.settings.influence_scope == "last_layer" else None
         if head is None:
             objective = network_objective(
@@ -186,7 +198,7 @@ class Weighting:
                 self.settings.influence_scope,
                 step,
                 validation=inputs,
-                validation_label=validation.label,
+                validation_loss=validation_loss,
                 training=training,
             )
             return objective, None
@@ -201,7 +213,7 @@ class Weighting:
             step=step,
             calls=calls,
             validation_features=head_inputs(head, apart.calls[0].features),
-            validation_label=validation.label,
+            validation_loss=validation_loss,
         )
         return layer.objective(self._learner), layer
 

@@ -14,7 +14,7 @@ from metassl_tf.algorithms.fixmatch import FixMatch
 from metassl_tf.algorithms.pseudo_label import PseudoLabel
 from metassl_tf.algorithms.uda import Uda
 from metassl_tf.learner.learner import Learner
-from metassl_tf.meta.scopes import LastLayer, Objective, StepLosses, head_inputs, network_objective
+from metassl_tf.meta.scopes import LastLayer, Objective, StepLosses, head_inputs, network_objective, validation_share
 from tests.learner import tiny
 
 
@@ -88,7 +88,12 @@ def objective(
     inputs = {"validation": examples.views["plain"]}
     if scope != "last_layer":
         whole = network_objective(
-            own, scope, step, validation=inputs, validation_label=examples.label, training=training
+            own,
+            scope,
+            step,
+            validation=inputs,
+            validation_loss=lambda logits: validation_share(logits, examples.label),
+            training=training,
         )
         return whole, None
     forward = own.begin(step.context.step, training=training)
@@ -100,7 +105,7 @@ def objective(
         step=step,
         calls=forward.calls,
         validation_features=head_inputs(own.head, apart.calls[0].features),
-        validation_label=examples.label,
+        validation_loss=lambda logits: validation_share(logits, examples.label),
     )
     return layer.objective(own), layer
 

@@ -17,7 +17,7 @@ from metassl_tf.hypergrad.products import (
 )
 from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.step import evaluate, reduce_terms
-from metassl_tf.meta.scopes import Objective, network_objective, scope_parameters
+from metassl_tf.meta.scopes import Objective, network_objective, scope_parameters, validation_share
 from metassl_tf.models.base import ModelSettings
 from metassl_tf.models.convnet import ConvNet
 from metassl_tf.models.mlp import MLP
@@ -46,7 +46,12 @@ def both(algorithm: str, *, training: bool) -> tuple[Objective, Objective, Any]:
     replayed, layer = reference.objective(own, "last_layer", step, examples, training=training)
     inputs = {"validation": examples.views["plain"]}
     whole = network_objective(
-        own, "last_layer", step, validation=inputs, validation_label=examples.label, training=training
+        own,
+        "last_layer",
+        step,
+        validation=inputs,
+        validation_loss=lambda logits: validation_share(logits, examples.label),
+        training=training,
     )
     return replayed, whole, layer
 

@@ -232,6 +232,20 @@ def test_body_in_bfloat16(scope: str) -> None:
     assert float(sums["weights/validation_loss"][0]) == pytest.approx(problem.validation_loss, rel=1e-4)
 
 
+def test_validation_loss_that_saturates() -> None:
+    """The mean squared error of the validation batch, whose gradient the influence then starts from."""
+    made, plain = (
+        make(meta_validation_loss=loss, inverse_hessian="identity", damping=1e-3)
+        for loss in ("squared_error", "cross_entropy")
+    )
+    examples = reference.validation()
+    logits = made.own.begin(tf.constant(0, tf.int64))({"validation": examples.views["plain"]})["validation"]
+    errors = tf.nn.softmax(logits).numpy() - np.eye(tiny.CLASSES)[examples.label]
+    (sums, derivative), (_, other) = made.moving(), plain.moving()
+    assert float(sums["weights/validation_loss"][0]) == pytest.approx(np.square(errors).sum(axis=1).mean(), rel=1e-5)
+    assert relative_error(derivative, other) > 0.05
+
+
 def test_influence_that_is_not_finite_stops_neither_network_nor_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = tf.constant([1.0] * (tiny.UNLABELED - 1) + [float("nan")])
     monkeypatch.setattr(weighting, "influence", lambda *_, **__: Influence(bad, tf.constant(1.0), tf.constant(False)))
