@@ -51,26 +51,35 @@ def compare(datasets: Sequence[str], seeds: Sequence[int], runs_dir: Path) -> di
             for seed in seeds:
                 for method in METHODS:
                     progress.set_description(f"{dataset}/{method}, seed {seed}")
-                    results[method][seed] = _measured(flagfile(dataset, method), seed, runs_dir)
+                    results[method][seed] = measured(flagfile(dataset, method), seed, STEPS, runs_dir)
                     progress.update()
             for method, runs in results.items():
                 for run in runs.values():
                     flagfile(dataset, method).record(Measurement(**run["measurement"]))
             summaries[dataset] = summarize(dataset, results)
-            _write(Path("flags") / dataset / "figures.json", summaries[dataset])
+            write_json(Path("flags") / dataset / "figures.json", summaries[dataset])
     return summaries
 
 
-def _measured(experiment: Flagfile, seed: int, runs_dir: Path) -> dict[str, Any]:
+def measured(experiment: Flagfile, seed: int, steps: Sequence[int], runs_dir: Path) -> dict[str, Any]:
+    """Measures a run, where that has not been done; see `toys.measure`.
+
+    Args:
+      experiment: on points of the plane.
+      seed: `--seed` and `--split_seed`.
+      steps: where the weights are looked at, beside the last one.
+      runs_dir: folder of what each run measured, a file for each.
+    """
     path = runs_dir / f"{experiment.name}-{experiment.digest()[:8]}" / f"seed_{seed}.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, toys.measure(experiment, seed, STEPS))
-    measured: dict[str, Any] = json.loads(path.read_text())
-    return measured
+        write_json(path, toys.measure(experiment, seed, steps))
+    stored: dict[str, Any] = json.loads(path.read_text())
+    return stored
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a file in one go, so that nothing is ever half there."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
 
@@ -116,32 +125,39 @@ def _means(looks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     """Writes Markdown tables of what `compare` returned."""
     first = ["Test accuracy in %, mean ± sample standard deviation over seeds.", ""]
-    first += _head(["Points", "n", *METHODS.values()])
+    first += table_head(["Points", "n", *METHODS.values()])
     second = ["", "Learned weights less another method with the same seed, in points of test accuracy.", ""]
-    second += _head(["Points", "less", "difference", "ahead in"])
+    second += table_head(["Points", "less", "difference", "ahead in"])
     third = ["", f"What the lowest {toys.LOWEST:.0%} of the weights belong to, in %, beside all unlabeled points.", ""]
-    third += _head(["Points", "step", "wrong pseudo label", "of all", "across the true boundary", "of all", "AUROC"])
+    third += table_head(
+        ["Points", "step", "wrong pseudo label", "of all", "across the true boundary", "of all", "AUROC"]
+    )
     for dataset, found in summaries.items():
-        accuracies = [_percent(found["test_accuracy"][method]) for method in METHODS]
-        first.append(_line([dataset, len(found["seeds"]), *accuracies]))
+        accuracies = [percent(found["test_accuracy"][method]) for method in METHODS]
+        first.append(table_line([dataset, len(found["seeds"]), *accuracies]))
         for method, value in found["differences"].items():
-            second.append(_line([dataset, METHODS[method], _percent(value), f"{value['positive']} of {value['n']}"]))
+            second.append(
+                table_line([dataset, METHODS[method], percent(value), f"{value['positive']} of {value['n']}"])
+            )
         for step, look in found["weights"].items():
-            shares = [_percent(look[f"{kind}_of_{of}"]) for kind in ("wrong", "astray") for of in ("lowest", "all")]
+            shares = [percent(look[f"{kind}_of_{of}"]) for kind in ("wrong", "astray") for of in ("lowest", "all")]
             auroc = _number(look["auroc"], 1.0, 3) if "auroc" in look else ""
-            third.append(_line([dataset, step, *shares, auroc]))
+            third.append(table_line([dataset, step, *shares, auroc]))
     return "\n".join([*first, *second, *third]) + "\n"
 
 
-def _head(names: Sequence[str]) -> list[str]:
-    return [_line(names), "|" + "---|" * len(names)]
+def table_head(names: Sequence[str]) -> list[str]:
+    """The first two lines of a Markdown table."""
+    return [table_line(names), "|" + "---|" * len(names)]
 
 
-def _line(cells: Sequence[object]) -> str:
+def table_line(cells: Sequence[object]) -> str:
+    """A line of a Markdown table."""
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _percent(value: Mapping[str, Any]) -> str:
+def percent(value: Mapping[str, Any]) -> str:
+    """Writes what `summary` says of shares: mean ± sample standard deviation, in percent."""
     return _number(value, 100.0, 2)
 
 
