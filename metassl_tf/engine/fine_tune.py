@@ -20,6 +20,7 @@ from metassl_tf.engine.setup import Experiment
 from metassl_tf.engine.steps import PlainStep
 from metassl_tf.engine.trainer import Trainer, check_finite_state
 from metassl_tf.engine.workdir import Workdir
+from metassl_tf.errors import UserError
 from metassl_tf.learner.learner import Learner, Optimization
 from metassl_tf.learner.schedules import Constant
 from metassl_tf.learner.step import Sums, Training
@@ -56,19 +57,24 @@ def fine_tune(experiment: Experiment, workdir: Workdir) -> dict[str, Any] | None
         checkpoints.save(step)
 
     run = experiment.config.run
-    run_loop(
-        trainer,
-        Grid(
-            total=settings.fine_tune_steps,
-            log=run.log_steps,
-            evaluate=settings.fine_tune_steps,
-            checkpoint=run.checkpoint_steps,
-        ),
-        on_metrics=lambda *_: None,
-        on_evaluation=lambda *_: "fine-tuned",
-        save=save,
-        examples_per_step=_batch_size(experiment, settings),
+    grid = Grid(
+        total=settings.fine_tune_steps,
+        log=run.log_steps,
+        evaluate=settings.fine_tune_steps,
+        checkpoint=run.checkpoint_steps,
     )
+    try:
+        run_loop(
+            trainer,
+            grid,
+            on_metrics=lambda *_: None,
+            on_evaluation=lambda *_: "fine-tuned",
+            save=save,
+            examples_per_step=_batch_size(experiment, settings),
+        )
+    except UserError as error:
+        rate = settings.fine_tune_learning_rate
+        raise UserError(f"While fine-tuning, with --fine_tune_learning_rate={rate:g}: {error}") from error
     sets = {"validation": experiment.validation, "test": experiment.test}
     return {
         name: Evaluator(

@@ -33,7 +33,8 @@ class LearnedWeights:
       weight: float32.
       updates: how often the weight was moved, int64.
       influence: latest derivative of the validation loss by the weight, float32; 0 where there was none.
-      given_label: int64, -1 where none is given; None where the algorithm does not learn from given labels.
+      given_label: int64, -1 where none is given; None where what is weighed was not learned from given labels, as by a
+        student, who learns from those of its teacher.
       truth: int64, the class kept for measuring, -1 where it is not known.
       predicted: int64, class by the averaged weights at the last step.
       confidence: float64, probability of that class.
@@ -98,7 +99,7 @@ def learned_weights(experiment: Experiment) -> LearnedWeights | None:
     )
     probabilities = softmax(evaluator.logits()["ema"].astype(np.float64), axis=1)
     predicted = probabilities.argmax(axis=1)
-    uses_given = GIVEN_LABEL in experiment.config.algorithm.needs().unlabeled_columns
+    uses_given = GIVEN_LABEL in experiment.training.algorithm.needs().unlabeled_columns
     given = unlabeled.columns[GIVEN_LABEL] if uses_given else None
     agreed = predicted if given is None else np.where(given >= 0, given, predicted)
     measure, trustworthy, known = _trustworthy(unlabeled.labels, predicted, given, unlabeled.columns.get(POLLUTED))

@@ -190,8 +190,10 @@ def _check_batches(config: Config, split: Split, dataset: Dataset) -> None:
     if not config.needs.unlabeled_views:
         return
     if not len(split.unlabeled):
+        own = config.algorithm.needs().unlabeled_views
+        name = f"--algorithm={train.algorithm}" if own else f"--meta={','.join(train.meta)}"
         raise UserError(
-            f"--algorithm={train.algorithm} learns from unlabeled examples and there are none. Expected some beside "
+            f"{name} learns from unlabeled examples and there are none. Expected some beside "
             "the labeled ones: lower --num_labeled, or give --unlabeled_dataset."
         )
     unlabeled_batch = train.batch_size * train.unlabeled_ratio

@@ -15,7 +15,7 @@ def network_of_student(config: Config) -> Network:
     """The run's own network; one that waits for its teacher has a schedule of the steps that remain.
 
     Raises:
-      UserError: it would wait to the end.
+      UserError: it would wait to the end, or warm up to it.
     """
     settings, network = config.meta_rule(MetaPseudoLabels), config.student
     if settings is None or not settings.student_wait_steps:
@@ -26,6 +26,11 @@ def network_of_student(config: Config) -> Network:
             "that the student would never learn. Expected fewer steps of waiting than of training."
         )
     steps = config.train.steps - settings.student_wait_steps
+    if config.train.warmup_steps >= steps:
+        raise UserError(
+            f"--student_wait_steps={settings.student_wait_steps} and --warmup_steps={config.train.warmup_steps} behind "
+            f"them do not end before --steps={config.train.steps}. Expected fewer steps of both than of training."
+        )
     return dataclasses.replace(network, train=dataclasses.replace(network.train, steps=steps))
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from metassl_tf.algorithms.base import Inputs, Parameters
 from metassl_tf.learner import distribution, schedules, variables
 from metassl_tf.learner.passes import Pass
-from metassl_tf.learner.update_rules import UpdateRule
+from metassl_tf.learner.update_rules import UpdateRule, root
 from metassl_tf.models.head import find_head
 
 
@@ -197,7 +197,7 @@ class Learner:
                 gradient + options.l2_weight_decay * variable if decayed else gradient
                 for gradient, variable, decayed in zip(gradients, self.trainable_variables, self._decayed, strict=True)
             ]
-        norm = tf.linalg.global_norm(gradients)
+        norm = root(tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients]))
         if options.gradient_clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, options.gradient_clip_norm, use_norm=norm)
         return Updated(*self._apply_rule(gradients, step), norm)

@@ -33,6 +33,16 @@ class UpdateRule(Protocol):
         """Returns the change to add to `value` and the new slots; `step` is the number of updates made before."""
 
 
+def root(square: tf.Tensor) -> tf.Tensor:
+    """Square root whose derivative at 0 is 0 and not infinite.
+
+    A weight without a gradient, such as those of a dead unit, has a square of 0; what follows the infinite derivative
+    back to it is 0 times infinity.
+    """
+    zero = square == 0.0
+    return tf.where(zero, tf.zeros_like(square), tf.sqrt(tf.where(zero, tf.ones_like(square), square)))
+
+
 _DECAY_HELP = "Decay beside the update: weights shrink by learning rate x this, each step."
 
 
@@ -81,7 +91,7 @@ class Adam:
         correction = tf.sqrt(1.0 - tf.pow(tf.cast(self.beta_2, gradient.dtype), count)) / (
             1.0 - tf.pow(tf.cast(self.beta_1, gradient.dtype), count)
         )
-        return -learning_rate * correction * mean / (tf.sqrt(square) + self.epsilon), (mean, square)
+        return -learning_rate * correction * mean / (root(square) + self.epsilon), (mean, square)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,7 +138,7 @@ class Lars:
         del step
         rate = learning_rate
         if len(value.shape) > 1:
-            weight_norm, gradient_norm = tf.norm(value), tf.norm(gradient)
+            weight_norm, gradient_norm = tf.norm(value), root(tf.reduce_sum(tf.square(gradient)))
             trust = self.trust_coefficient * weight_norm / (gradient_norm + self.epsilon)
             # A layer that is all zero, or gets no gradient, has no scale of its own.
             rate *= tf.where((weight_norm > 0.0) & (gradient_norm > 0.0), trust, tf.ones_like(trust))

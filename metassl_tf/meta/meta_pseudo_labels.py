@@ -95,6 +95,8 @@ class MetaPseudoLabels:
             reasons["student_labels"] = f"--feedback={self.feedback} says what labels the student gets"
         if self.form not in HARD:
             reasons["baseline_decay"] = "there is no coefficient to subtract it from"
+        if self.label_form == "argmax":
+            reasons["distillation_temperature"] = "--student_labels=argmax has the same class at any temperature"
         if not self.fine_tune_steps:
             unused = ("fine_tune_learning_rate", "fine_tune_batch_size")
             reasons |= dict.fromkeys(unused, "--fine_tune_steps is 0")

@@ -114,7 +114,7 @@ class Teaching:
             with contextlib.nullcontext() if self.settings.form == "soft" else tape.stop_recording():
                 lesson = self.teach(batch, labels, context, example_weights)
                 verdict = self._judge(batch, lesson, context)
-            signal, heard = self._heard(verdict, labels, context)
+            signal, heard = self._heard(verdict, labels)
             total = share + self.settings.feedback_weight * signal
         gradients = tape.gradient(
             total, self.teacher.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
@@ -133,7 +133,7 @@ class Teaching:
                 moves=moves,
             )
             if _BASELINE in heard:
-                self._move_baseline(heard[_USEFULNESS], moves)
+                self._move_baseline(heard[_USEFULNESS])
             # The same on every replica.
             replicas = distribution.replica_context().num_replicas_in_sync
             common = {name: tf.stack([tf.cast(value, tf.float32), 1.0]) / replicas for name, value in heard.items()}
@@ -224,7 +224,7 @@ class Teaching:
         # A student that stands still has nothing to say, though its gradients have an angle.
         return verdict._replace(usefulness=tf.where(moves, verdict.usefulness, 0.0))
 
-    def _heard(self, verdict: Verdict, labels: Labels, context: Context) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    def _heard(self, verdict: Verdict, labels: Labels) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The share of the teacher's feedback loss, and what to log of it."""
         heard: dict[str, tf.Tensor] = {}
         if verdict.alignment is not None:
@@ -235,20 +235,19 @@ class Teaching:
             return follow(verdict.derivative, labels), heard
         if verdict.usefulness is None:
             return tf.zeros([]), heard
-        usefulness = tf.stop_gradient(verdict.usefulness)
+        usefulness = tf.stop_gradient(verdict.usefulness)  # 0 of a student that waits, and so the baseline stays 0
         heard[_USEFULNESS] = usefulness
         advantage = usefulness
         if self.settings.baseline_decay:
             # As it was before this step: else it would hold part of what it is to be compared with.
             heard[_BASELINE] = tf.convert_to_tensor(self._baseline.value)
             advantage -= tf.cast(heard[_BASELINE], usefulness.dtype)
-        advantage = tf.where(self._student_moves(context.step), advantage, 0.0)
         return reinforce(advantage, labels, mean=self.settings.form in AVERAGED), heard
 
-    def _move_baseline(self, usefulness: tf.Tensor, moves: tf.Tensor) -> None:
+    def _move_baseline(self, usefulness: tf.Tensor) -> None:
         decay, baseline = self.settings.baseline_decay, self._baseline.value
         moved = decay * baseline + (1.0 - decay) * tf.cast(usefulness, tf.float32)
-        distribution.assign_everywhere([self._baseline], [tf.where(moves, moved, baseline)])
+        distribution.assign_everywhere([self._baseline], [moved])
 
     def _student_moves(self, step: tf.Tensor) -> tf.Tensor:
         return step >= self.settings.student_wait_steps

@@ -1,5 +1,6 @@
 """Meta Pseudo Labels in a run: two networks in the checkpoint, fine-tuning behind it, and what is refused before it."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from metassl_tf import flag_definitions
 from metassl_tf.config import Config
 from metassl_tf.engine import run, setup
 from metassl_tf.engine.checkpoints import Checkpoints
+from metassl_tf.engine.fine_tune import fine_tune
 from metassl_tf.engine.trained import open_run
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
@@ -32,6 +34,7 @@ TAUGHT = {
     "fine_tune_learning_rate": 0.01,
     "fine_tune_batch_size": 16,
 }
+ALL_LABELED = {"num_labeled": 0, "num_validation": 0, "labeled_in_unlabeled": "false"}
 
 
 class Killed(BaseException):
@@ -77,6 +80,14 @@ def test_fine_tuning_starts_from_the_averaged_student(finished: Workdir, taught_
         assert 0 < distance < 0.2 * (1 + np.linalg.norm(left.numpy()))
 
 
+def test_loss_that_explodes_in_fine_tuning_names_its_learning_rate(
+    taught_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    experiment = setup.build(taught_config(fine_tune_learning_rate=1e38))
+    with pytest.raises(UserError, match=r"^While fine-tuning, with --fine_tune_learning_rate=1e\+38: .*NaN"):
+        fine_tune(experiment, Workdir(tmp_path))
+
+
 @pytest.mark.parametrize("phase", ["training", "fine-tuning"])
 def test_killed_run_ends_the_same_to_the_last_bit(
     phase: str, finished: Workdir, taught_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -104,7 +115,14 @@ def test_killed_run_ends_the_same_to_the_last_bit(
 
 
 def test_weights_are_learned_for_the_student(taught_config: Callable[..., Config], tmp_path: Path) -> None:
+    """Of points, with a single logit; the labels in question are the teacher's, whatever it has learned from itself."""
     config = taught_config(
+        dataset="two_moons",
+        num_labeled=6,
+        algorithm="given_labels",
+        given_labels="truth",
+        threshold=None,
+        single_logit="true",
         meta="meta_pseudo_labels,per_example_weights",
         num_meta_validation=30,
         weight_update_steps=2,
@@ -113,12 +131,15 @@ def test_weights_are_learned_for_the_student(taught_config: Callable[..., Config
         fine_tune_learning_rate=None,
         fine_tune_batch_size=None,
     )
-    result = run.train(config, Workdir(tmp_path))
+    workdir = Workdir(tmp_path)
+    result = run.train(config, workdir)
     experiment = setup.build(config)
     assert experiment.weighting._learner is experiment.teaching.student
     assert result["weights"]["updates_per_example"] > 0
     assert result["weights"]["percentile_100"] > 1
-    assert {"weights/validation_loss", "feedback/cosine"} <= set(result["train"])
+    assert {"weights/validation_loss", "feedback/cosine", "given_label_accuracy"} <= set(result["train"])
+    rows = csv.DictReader(workdir.weights.read_text().splitlines())
+    assert {row["given_label"] for row in rows} == {""}
 
 
 def test_frozen_teacher_comes_from_another_run(
@@ -153,6 +174,18 @@ def test_frozen_teacher_comes_from_another_run(
         ({"feedback": "soft", "baseline_decay": 0.5}, r"--baseline_decay has no effect here"),
         ({"fine_tune_steps": 0}, r"--fine_tune_.* has no effect here: --fine_tune_steps is 0"),
         ({"feedback": "none", "feedback_weight": 2}, r"--feedback_weight has no effect here: there is no feedback"),
+        (
+            {"feedback": "none", "student_labels": "argmax", "distillation_temperature": 2},
+            r"--distillation_temperature has no effect here: --student_labels=argmax",
+        ),
+        (
+            {"warmup_steps": 9},
+            r"--student_wait_steps=3 and --warmup_steps=9 behind them do not end before --steps=12\.",
+        ),
+        (
+            {"algorithm": "supervised", "threshold": None, **ALL_LABELED},
+            r"^--meta=meta_pseudo_labels learns from unlabeled examples and there are none",
+        ),
     ],
 )
 def test_mistakes_are_explained(changes: dict[str, Any], message: str, taught_config: Callable[..., Config]) -> None:

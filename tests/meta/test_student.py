@@ -1,0 +1,135 @@
+"""What a student learns from: which images, in which pass of the teacher, and how labels are made of its logits."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from metassl_tf.algorithms import ALGORITHMS
+from metassl_tf.algorithms.base import Batch
+from metassl_tf.meta.student import TARGET, SharedForward, most_probable, sampled
+from tests.learner import tiny
+from tests.meta.taught import batch_of, make
+
+
+def test_samples_follow_the_distribution_and_the_seed() -> None:
+    probability = np.array([0.1, 0.2, 0.7])
+    logits = tf.constant(np.tile(np.log(probability) + 3.0, [20_000, 1]), tf.float32)
+    labels = sampled(logits, tf.constant([1, 2]))
+    frequency = labels.target.numpy().mean(axis=0)
+    np.testing.assert_allclose(frequency, probability, atol=0.01)
+    chosen = labels.target.numpy().argmax(axis=1)
+    np.testing.assert_allclose(labels.log_probability, np.log(probability)[chosen], rtol=1e-5)
+    np.testing.assert_array_equal(sampled(logits, tf.constant([1, 2])).target, labels.target)
+    assert (sampled(logits, tf.constant([1, 3])).target.numpy() != labels.target.numpy()).any()
+    np.testing.assert_array_equal(most_probable(logits, tf.constant([1, 2])).target.numpy()[:, 2], 1.0)
+
+
+def test_most_probable_labels_are_no_samples() -> None:
+    """The gradient of a sample's log-probability is zero in the mean, that of the most probable class is not."""
+    logits = tf.constant([[0.2, 1.0, -0.3]])
+
+    def mean_slope(targets: list[np.ndarray], shares: np.ndarray) -> np.ndarray:
+        probability = tf.nn.softmax(logits).numpy()[0]
+        return sum(share * (target - probability) for target, share in zip(targets, shares, strict=True))
+
+    every = list(np.eye(3))
+    np.testing.assert_allclose(mean_slope(every, tf.nn.softmax(logits).numpy()[0]), np.zeros(3), atol=1e-7)
+    assert np.abs(mean_slope([most_probable(logits, tf.constant([0, 0])).target.numpy()[0]], np.ones(1))).max() > 0.3
+
+
+class Recorder:
+    """A `Forward` that returns its inputs and keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, dict[str, Any]]] = []
+
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        self.calls.append((len(inputs), options))
+        return dict(inputs)
+
+
+def test_student_s_images_join_the_first_pass_of_the_weights_that_are_trained() -> None:
+    recorder, own, images = Recorder(), tf.zeros([2, 3]), tf.ones([4, 3])
+    shared = SharedForward(recorder, "student", images)  # type: ignore[arg-type]
+    for options in ({"parameters": "ema", "update_statistics": False}, {"update_statistics": False}, {}):
+        assert shared({"own": own}, **options).keys() == {"own"}  # type: ignore[arg-type]
+        assert (shared.logits is images) == ("parameters" not in options)
+    joint = [(count, options["update_statistics"]) for count, options in recorder.calls]
+    assert joint == [(1, False), (2, False), (1, True)]
+    assert [options.get("parameters", "raw") for _, options in recorder.calls] == ["ema", "raw", "raw"]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_any_algorithm_teaches(algorithm: str) -> None:
+    """One joint pass labels the student's images, whatever the algorithm makes of its own."""
+    chosen = ALGORITHMS[algorithm]()
+    made = make(algorithm=chosen)
+    batch = batch_of(chosen)
+    sums = made.step(batch, tf.constant(0, tf.int64))
+    assert all(np.isfinite(value).all() for value in sums.values())
+    assert made.rule.lesson.view in batch.unlabeled.views
+    assert {"student/loss", "feedback/usefulness", "student/agreement"} <= set(sums)
+
+
+def test_teacher_labels_the_images_that_the_student_sees_in_the_pass_of_its_own_losses() -> None:
+    seen: dict[str, Any] = {}
+    made = make(feedback="none", student_labels="soft")
+    begin, teach = made.rule.teacher.begin, made.rule.teach
+
+    def spied_begin(*arguments: Any, **options: Any) -> Any:
+        seen["pass"] = begin(*arguments, **options)
+        return seen["pass"]
+
+    def spied_teach(batch: Batch, labels: Any, *rest: Any) -> Any:
+        seen["lesson"] = teach(batch, labels, *rest)
+        return seen["lesson"]
+
+    made.rule.teacher.begin, made.rule.teach = spied_begin, spied_teach  # type: ignore[method-assign]
+    batch = batch_of()
+    made.rule.begin_step(batch, tiny.context(), tf.ones([]))
+    (call,) = seen["pass"].calls
+    lesson = seen["lesson"]
+    np.testing.assert_array_equal(lesson.batch.unlabeled.columns[TARGET], tf.nn.softmax(call.logits["strong"]))
+    assert lesson.batch.unlabeled.views[made.rule.lesson.view] is batch.unlabeled.views["strong"]
+
+
+def test_every_step_and_every_run_samples_anew() -> None:
+    batch, labels = batch_of(), []
+    for seed, number in ((5, 0), (5, 0), (5, 1), (6, 0)):
+        made = make(freeze_teacher=True, distillation_temperature=5.0, seed=seed)
+        lesson = made.rule.begin_step(batch, tiny.context(number), tf.ones([])).evaluated.batch
+        labels.append(lesson.unlabeled.columns[TARGET].numpy())
+    np.testing.assert_array_equal(labels[0], labels[1])
+    assert (labels[0] != labels[2]).any()
+    assert (labels[0] != labels[3]).any()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_temperature_is_of_the_distribution_that_is_taught(temperature: float) -> None:
+    made = make(freeze_teacher=True, student_labels="soft", distillation_temperature=temperature)
+    batch = batch_of()
+    pending = made.rule.begin_step(batch, tiny.context(), tf.ones([]))
+    logits = made.rule.teacher.predict(batch.unlabeled.views["strong"], parameters="raw")
+    expected = tf.nn.softmax(logits / temperature)
+    np.testing.assert_allclose(pending.evaluated.batch.unlabeled.columns[TARGET], expected, rtol=1e-6)
+
+
+def test_frozen_teacher_stays_and_labels_without_noise() -> None:
+    made = make(freeze_teacher=True, student_labels="argmax", dropout=0.5)
+    before = made.state(made.rule.teacher)
+    first, second = made.take(0, seed=0), made.take(1, seed=0)
+    for left, right in zip(made.state(made.rule.teacher), before, strict=True):
+        np.testing.assert_array_equal(left, right)
+    assert second["student/loss"] < first["student/loss"]
+    assert not {name for name in first if name.startswith("feedback") or name == "loss"}
+
+
+def test_agreement_is_with_what_was_taught() -> None:
+    evaluated = make(freeze_teacher=True).rule.begin_step(batch_of(), tiny.context(), tf.ones([])).evaluated
+    (call,) = evaluated.forward.calls
+    taught = evaluated.batch.unlabeled.columns[TARGET].numpy().argmax(axis=1)
+    agreement = evaluated.losses.metrics["agreement"].values.numpy()
+    np.testing.assert_array_equal(agreement, call.logits["student"].numpy().argmax(axis=1) == taught)
+    assert set(agreement) == {0.0, 1.0}
