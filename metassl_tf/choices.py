@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metassl_tf.algorithms import ALGORITHMS
-from metassl_tf.config import NETWORK_SETTINGS, TEACHER_PREFIX, Network, TrainSettings, flag_text
+from metassl_tf.config import NETWORK_SETTINGS, TEACHER_PREFIX, Network, TrainSettings
 from metassl_tf.data.sources import SOURCES, parse_dataset
 from metassl_tf.errors import UserError, near_match
+from metassl_tf.flagfile import flag_text
 from metassl_tf.learner.schedules import SCHEDULES
 from metassl_tf.learner.update_rules import OPTIMIZERS
 from metassl_tf.meta import META_RULES, TEACHING_RULES

@@ -7,7 +7,7 @@ choice's own file; `Config` holds the chosen ones beside the run's.
 import dataclasses
 from typing import Any, TypeVar
 
-from metassl_tf.algorithms.base import GIVEN_LABEL, Algorithm, Needs
+from metassl_tf.algorithms.base import Algorithm, Needs
 from metassl_tf.data.pollution import POLLUTIONS
 from metassl_tf.learner.schedules import RAMPS, Schedule
 from metassl_tf.learner.update_rules import UpdateRule
@@ -264,67 +264,3 @@ SECTIONS: dict[str, type] = {
     "train": TrainSettings,
     "run": RunSettings,
 }
-
-_UNLABELED = (
-    "unlabeled_ratio",
-    "unlabeled_weight",
-    "unlabeled_ramp",
-    "unlabeled_ramp_steps",
-    "unlabeled_dataset",
-    "labeled_in_unlabeled",
-    "pollute_unlabeled",
-    "pollution",
-)
-_GIVEN = ("given_labels", "flip_labels")
-_STRONG = ("strong_policy", "strong_layers", "strong_magnitude", "point_noise")
-
-
-def unused(config: Config) -> dict[str, str]:
-    """Settings without an effect under the others, and why; giving one of them is a mistake.
-
-    Args:
-      config: any config.
-
-    Returns:
-      setting name -> the reason.
-    """
-    needs = config.needs
-    reasons: dict[str, str] = {}
-    if not needs.unlabeled_views:
-        reasons |= dict.fromkeys(_UNLABELED, f"--algorithm={config.train.algorithm} uses no unlabeled examples")
-    elif config.train.unlabeled_ramp == "constant":
-        reasons["unlabeled_ramp_steps"] = "--unlabeled_ramp=constant does not grow"
-    if needs.unlabeled_views and not config.data.pollute_unlabeled:
-        reasons["pollution"] = "--pollute_unlabeled is 0"
-    if GIVEN_LABEL not in needs.unlabeled_columns:
-        reasons |= dict.fromkeys(_GIVEN, f"--algorithm={config.train.algorithm} uses no given labels")
-    if "strong" not in (*needs.labeled_views.values(), *needs.unlabeled_views.values()):
-        reasons |= dict.fromkeys(_STRONG, f"--algorithm={config.train.algorithm} uses no strong view")
-    if config.run.distribution != "tpu":
-        reasons["tpu"] = "--distribution is not tpu"
-    for rule in config.meta:
-        reasons |= rule.unused()
-    return reasons
-
-
-def flag_text(value: Any) -> str:
-    """Writes a setting's value as a command line takes it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (tuple, list)):
-        return ",".join(str(item) for item in value)
-    return repr(value) if isinstance(value, float) else str(value)
-
-
-def to_flagfile(config: Config) -> str:
-    """Writes a config as the text of a flagfile that alone reproduces it.
-
-    Args:
-      config: any config.
-
-    Returns:
-      One `--name=value` line per setting that has an effect.
-    """
-    without_effect = unused(config)
-    values = {name: value for name, value in config.values().items() if name not in without_effect}
-    return "".join(f"--{name}={flag_text(value)}\n" for name, value in values.items())

@@ -19,6 +19,7 @@ from metassl_tf import config as config_lib
 from metassl_tf.choices import CHOICES, NETWORK_CHOICES, Choice, chosen, teacher, value_of
 from metassl_tf.config import NETWORK_SETTINGS, TEACHER_PREFIX
 from metassl_tf.errors import UserError
+from metassl_tf.flagfile import flag_text, unused
 from metassl_tf.settings import check_settings
 
 FLAGS = flags.FLAGS
@@ -62,7 +63,7 @@ def _owners(choice: Choice) -> dict[str, list[tuple[str, dataclasses.Field[Any],
 def _define_choice(choice: Choice, values: flags.FlagValues) -> None:
     """One flag for each field name of the table's entries; None stands for the entry's own default."""
     for flag, found in _owners(choice).items():
-        defaults = ", ".join(f"{name} {config_lib.flag_text(field.default)}" for name, field, _ in found)
+        defaults = ", ".join(f"{name} {flag_text(field.default)}" for name, field, _ in found)
         text = f"{_help(found[0][1])} Used by --{choice.flag}: {defaults}."
         _define(flag, found[0][2], None, text, values)
 
@@ -155,7 +156,7 @@ def read(values: flags.FlagValues = FLAGS) -> config_lib.Config:
         found = chosen(choice, by_name)
         parts[choice.part] = found if choice.several else next(iter(found), None)
     config = config_lib.Config(**parts, teacher=teacher(parts["train"], by_name))
-    for name, why in config_lib.unused(config).items():
+    for name, why in unused(config).items():
         if values[name].present:
             raise UserError(f"--{name} has no effect here: {why}. Expected it to be left out.")
     return config

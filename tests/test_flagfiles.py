@@ -10,7 +10,8 @@ import pytest
 
 from metassl_tf import flag_definitions
 from metassl_tf.augment.policies import find_policy
-from metassl_tf.config import Config, unused
+from metassl_tf.config import Config
+from metassl_tf.flagfile import unused
 from metassl_tf.models.build import build_model
 from tools import toy_comparison
 from tools.comparisons import differences, summary

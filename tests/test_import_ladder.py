@@ -20,6 +20,7 @@ LADDER = (  # the lowest rung first
     {"learner"},
     {"meta"},
     {"config"},
+    {"flagfile"},
     {"engine", "choices"},
     {"flag_definitions"},
     BINARIES,

@@ -10,11 +10,12 @@ from absl import flags
 
 from metassl_tf import flag_definitions
 from metassl_tf.choices import NETWORK_CHOICES
-from metassl_tf.config import NETWORK_SETTINGS, Config, Network, TrainSettings, to_flagfile, unused
+from metassl_tf.config import NETWORK_SETTINGS, Config, Network, TrainSettings
 from metassl_tf.data.sources import load_dataset
 from metassl_tf.engine.setup import build_learner
 from metassl_tf.errors import UserError
 from metassl_tf.flag_definitions import parse
+from metassl_tf.flagfile import to_flagfile, unused
 from metassl_tf.learner.schedules import Exponential
 from metassl_tf.learner.update_rules import Adam, Sgd
 from metassl_tf.meta import META_RULES, TEACHING_RULES

@@ -69,10 +69,9 @@ def kill_behind(process: subprocess.Popen[str], workdir: Workdir, step: int, sec
     process.communicate()
 
 
+@pytest.mark.usefixtures("helping")  # works while this test waits
 def test_run_killed_at_any_moment_ends_in_the_same_bits(
-    uninterrupted: Callable[[], tuple[Workdir, str, str]],
-    helping: subprocess.Popen[str],  # noqa: ARG001  (starts it, to use the time)
-    tmp_path: Path,
+    uninterrupted: Callable[[], tuple[Workdir, str, str]], tmp_path: Path
 ) -> None:
     workdir = Workdir(tmp_path / "killed")
     given = arguments({**KILLED, "workdir": workdir.root})

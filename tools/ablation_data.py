@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metassl_tf.config import to_flagfile
 from metassl_tf.engine.workdir import Workdir, write_atomically
+from metassl_tf.flagfile import to_flagfile
 from tools import runs
 from tools.ablation_groups import BASE, Base, Group, changed
 from tools.comparisons import better_of, differences, with_spread
@@ -107,7 +107,7 @@ def measure(base: str, group: str, case: Case, seed: int, *, runs_dir: Path) -> 
       runs_dir: folder of all runs.
 
     Raises:
-      runs.RunFailed: the process failed, or measured no test accuracy.
+      runs.RunFailedError: the process failed, or measured no test accuracy.
     """
     folder = runs_dir / base / case.digest[:8]
     folder.mkdir(parents=True, exist_ok=True)

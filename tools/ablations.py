@@ -84,7 +84,7 @@ def run_all(asked: Sequence[Question], seeds: Sequence[int], runs_dir: Path) -> 
             progress.set_description(f"{question.base}, {question.group}: {case.name}, seed {seed}")
             try:
                 outcome = measure(question.base, question.group, case, seed, runs_dir=runs_dir)
-            except runs.RunFailed as failure:
+            except runs.RunFailedError as failure:
                 failures.append(str(failure))
             else:
                 question.store.record(question.base, question.group, case, outcome)

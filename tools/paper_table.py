@@ -60,7 +60,7 @@ def _run_all(flagfiles: Sequence[Flagfile], seeds: Sequence[int], given: Sequenc
                 flagfile.record(
                     runs.measure(flagfile, seed, runs_dir=Path(_RUNS_DIR.value), given=given, note=_NOTE.value)
                 )
-            except runs.RunFailed as failure:
+            except runs.RunFailedError as failure:
                 failures.append(str(failure))
     return failures
 

@@ -12,7 +12,7 @@ from metassl_tf.engine.workdir import Workdir
 from tools.measurements import AUROCS, Flagfile, Measurement
 
 
-class RunFailed(Exception):  # noqa: N818  (an outcome that is reported, while the other runs go on)
+class RunFailedError(Exception):
     """A run ended without a result; the message says why and where its output is."""
 
 
@@ -74,7 +74,7 @@ def finish(workdir: Workdir, command: Sequence[str], *, name: str) -> Ended:
       name: of the run, for the message.
 
     Raises:
-      RunFailed: the process failed, or measured no test accuracy.
+      RunFailedError: the process failed, or measured no test accuracy.
     """
     commit, log = workdir.root / "commit.txt", workdir.root / "log.txt"
     if not workdir.result.exists():
@@ -82,10 +82,10 @@ def finish(workdir: Workdir, command: Sequence[str], *, name: str) -> Ended:
         commit.write_text(current_commit())
         status = launch(command, log)
         if status or not workdir.result.exists():
-            raise RunFailed(f"{name}: ended with status {status}. {_last_line(log)} (see {log})")
+            raise RunFailedError(f"{name}: ended with status {status}. {_last_line(log)} (see {log})")
     result = json.loads(workdir.result.read_text())
     if result["test_accuracy"] is None:
-        raise RunFailed(f"{name}: measured no test accuracy, since there is no test set")
+        raise RunFailedError(f"{name}: measured no test accuracy, since there is no test set")
     return Ended(
         result=result,
         date=datetime.date.fromtimestamp(workdir.result.stat().st_mtime).isoformat(),
@@ -107,7 +107,7 @@ def measure(flagfile: Flagfile, seed: int, *, runs_dir: Path, given: Sequence[st
       The measurement.
 
     Raises:
-      RunFailed: the process failed, or measured no test accuracy.
+      RunFailedError: the process failed, or measured no test accuracy.
     """
     workdir = workdir_of(flagfile, seed, runs_dir=runs_dir)
     command = training_command(flagfile, seed, workdir, given)

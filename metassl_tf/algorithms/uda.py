@@ -42,7 +42,6 @@ class Uda:
         "Training-signal annealing: how the threshold on labeled examples grows.",
         choices=("none", "linear", "log", "exp"),
     )
-
     label_smoothing: float = setting(0.0, "Share of the label's mass spread over all classes.", minimum=0.0, below=1.0)
 
     def needs(self) -> Needs:

@@ -5,6 +5,7 @@ per-example weights (arXiv:2007.01293, Section 4.1) has linearly separable data,
 30 validation and 1,000 unlabeled points.
 """
 
+import abc
 import dataclasses
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from metassl_tf.settings import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Points:
+class _Points(abc.ABC):
     """What the three sets share. The points depend on these settings alone, not on who is labeled."""
 
     _name: ClassVar[str]
@@ -28,8 +29,9 @@ class _Points:
     num_test: int = setting(1000, "Test points.", minimum=0)
     data_seed: int = setting(0, "Seed of the points.", minimum=0, maximum=2**32 - 1)
 
+    @abc.abstractmethod
     def _draw(self, count: int, random: np.random.RandomState) -> tuple[Any, Any]:
-        raise NotImplementedError
+        """Points [N, 2] and labels [N]."""
 
     def _examples(self, count: int, random: np.random.RandomState) -> Examples:
         # scikit-learn refuses to draw no points at all.

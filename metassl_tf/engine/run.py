@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from metassl_tf.algorithms.base import Batch, Context
-from metassl_tf.config import Config, to_flagfile
+from metassl_tf.config import Config
 from metassl_tf.data.pipeline import validation_batches
 from metassl_tf.data.splits import load_split, save_split
 from metassl_tf.engine import results, setup
@@ -29,6 +29,7 @@ from metassl_tf.engine.trainer import Trainer, check_finite_state
 from metassl_tf.engine.weights import meta_validation_batch_size
 from metassl_tf.engine.workdir import Workdir, disk_errors, write_atomically
 from metassl_tf.errors import UserError
+from metassl_tf.flagfile import to_flagfile
 from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.schedules import ramp
 from metassl_tf.learner.step import Sums

@@ -44,7 +44,6 @@ class Experiment:
       test: held out; may be empty.
       views: how inputs are made.
       strategy: the devices.
-      learner: the model and what changes with it; where there is a teacher, the student.
       training: a step of it; of teacher and student together where there is a teacher.
       meta_validation: what weights are learned from; may be empty.
       weighting: the learned weights, or None.
@@ -59,10 +58,14 @@ class Experiment:
     test: Examples
     views: Views
     strategy: tf.distribute.Strategy
-    learner: Learner
     training: Training | Teaching
     meta_validation: Examples
     weighting: Weighting | None
+
+    @property
+    def learner(self) -> Learner:
+        """The model and what changes with it; where there is a teacher, the student."""
+        return self.training.learner
 
     @property
     def teaching(self) -> Teaching | None:
@@ -166,7 +169,6 @@ def build(config: Config, *, strategy: tf.distribute.Strategy | None = None) -> 
         **examples,
         views=views,
         strategy=strategy,
-        learner=learner,
         training=training,
         weighting=build_weighting(config, training, dataset, split, examples["meta_validation"], strategy),
     )

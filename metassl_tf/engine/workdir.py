@@ -44,7 +44,7 @@ class Workdir:
         the first command can be mended in the same folder.
 
         Args:
-          flagfile: the run's config, as `config.to_flagfile` writes it.
+          flagfile: the run's config, as `flagfile.to_flagfile` writes it.
 
         Raises:
           UserError: the folder is a file, cannot be written, or holds a run of another config.

@@ -24,7 +24,6 @@ from metassl_tf.algorithms.base import (
     View,
 )
 from metassl_tf.learner import distribution
-from metassl_tf.learner.passes import Pass
 from metassl_tf.meta.feedback import Labels
 
 TARGET = "teacher_label"
@@ -54,15 +53,14 @@ class SharedForward:
     The teacher labels the very images that the student learns from, in the pass that its own losses come from.
     """
 
-    def __init__(self, forward: Pass, name: str, inputs: Inputs) -> None:
+    def __init__(self, forward: Forward, inputs: Inputs) -> None:
         """Wraps the passes of a step.
 
         Args:
           forward: of the teacher.
-          name: of the unlabeled view.
-          inputs: that view, [batch, ...].
+          inputs: the images, [batch, ...].
         """
-        self._forward, self._name, self._inputs = forward, name, inputs
+        self._forward, self._inputs = forward, inputs
         self.logits: tf.Tensor | None = None
 
     def __call__(

@@ -175,7 +175,7 @@ class Teaching:
             sums, averages = Sums(), dict[str, Average]()
         else:
             forward = self.teacher.begin(context.step)
-            shared = SharedForward(forward, self._view, images)
+            shared = SharedForward(forward, images)
             losses = self._algorithm.losses(shared, batch, context)
             share, sums = reduce_terms(losses, unlabeled_weight)
             averages, statistics = dict(losses.metrics), forward.new_statistics

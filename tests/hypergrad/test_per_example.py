@@ -82,8 +82,12 @@ def test_no_influence_is_zero_and_rows_of_a_table_are_dense(way: Way) -> None:
 
 def test_convolutions_are_vectorized_without_a_word() -> None:
     messages: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    handler = Keeper()
     logger = tf.get_logger()
     filters = list(logger.filters)
     kernel = tf.Variable(tf.random.stateless_normal([3, 3, 2, 4], [0, 0], dtype=tf.float64, alg="philox"))

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Algorithm, Batch, Context
+from metassl_tf.algorithms.base import Algorithm, Batch, Context, Needs
 from metassl_tf.algorithms.supervised import Supervised
 from metassl_tf.algorithms.uda import Uda
 from metassl_tf.learner.learner import Learner
@@ -42,10 +42,12 @@ def batch_of(algorithm: Algorithm = UDA, *, seed: int = 0) -> Batch:
     """What the algorithm needs and the student's view beside it."""
 
     class Both:
-        def needs(self) -> Any:
+        losses = algorithm.losses
+
+        def needs(self) -> Needs:
             return student_view(algorithm.needs())[1]
 
-    return tiny.batch_for(Both(), seed=seed)  # type: ignore[arg-type]
+    return tiny.batch_for(Both(), seed=seed)
 
 
 def make(

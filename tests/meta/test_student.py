@@ -52,9 +52,10 @@ class Recorder:
 
 def test_student_s_images_join_the_first_pass_of_the_weights_that_are_trained() -> None:
     recorder, own, images = Recorder(), tf.zeros([2, 3]), tf.ones([4, 3])
-    shared = SharedForward(recorder, "student", images)  # type: ignore[arg-type]
-    for options in ({"parameters": "ema", "update_statistics": False}, {"update_statistics": False}, {}):
-        assert shared({"own": own}, **options).keys() == {"own"}  # type: ignore[arg-type]
+    shared = SharedForward(recorder, images)
+    asked: list[dict[str, Any]] = [{"parameters": "ema", "update_statistics": False}, {"update_statistics": False}, {}]
+    for options in asked:
+        assert shared({"own": own}, **options).keys() == {"own"}
         assert (shared.logits is images) == ("parameters" not in options)
     joint = [(count, options["update_statistics"]) for count, options in recorder.calls]
     assert joint == [(1, False), (2, False), (1, True)]
@@ -73,7 +74,9 @@ def test_any_algorithm_teaches(algorithm: str) -> None:
     assert {"student/loss", "feedback/usefulness", "student/agreement"} <= set(sums)
 
 
-def test_teacher_labels_the_images_that_the_student_sees_in_the_pass_of_its_own_losses() -> None:
+def test_teacher_labels_the_images_that_the_student_sees_in_the_pass_of_its_own_losses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen: dict[str, Any] = {}
     made = make(feedback="none", student_labels="soft")
     begin, teach = made.rule.teacher.begin, made.rule.teach
@@ -86,7 +89,8 @@ def test_teacher_labels_the_images_that_the_student_sees_in_the_pass_of_its_own_
         seen["lesson"] = teach(batch, labels, *rest)
         return seen["lesson"]
 
-    made.rule.teacher.begin, made.rule.teach = spied_begin, spied_teach  # type: ignore[method-assign]
+    monkeypatch.setattr(made.rule.teacher, "begin", spied_begin)
+    monkeypatch.setattr(made.rule, "teach", spied_teach)
     batch = batch_of()
     made.rule.begin_step(batch, tiny.context(), tf.ones([]))
     (call,) = seen["pass"].calls

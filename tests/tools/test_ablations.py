@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from metassl_tf import flag_definitions
-from metassl_tf.config import Config, to_flagfile
+from metassl_tf.config import Config
 from metassl_tf.engine import run
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
+from metassl_tf.flagfile import to_flagfile
 from metassl_tf.meta.per_example_weights import PerExampleWeights
 from tests.command_line import run_here
 from tools import ablation_groups, runs

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from metassl_tf import flag_definitions
-from metassl_tf.config import to_flagfile
 from metassl_tf.engine import setup
 from metassl_tf.engine.workdir import Workdir
+from metassl_tf.flagfile import to_flagfile
 from tests.command_line import run_here
 from tools.suspect_figure import suspects
 
