@@ -12,9 +12,10 @@ from absl import logging as absl_logging
 
 from metassl_tf import flag_definitions
 from metassl_tf.choices import CHOICES, NETWORK_CHOICES, Choice
-from metassl_tf.config import SECTIONS, Config, to_flagfile, unused
+from metassl_tf.config import SECTIONS, Config
 from metassl_tf.errors import UserError
 from metassl_tf.flag_definitions import parse
+from metassl_tf.flagfile import to_flagfile, unused
 from tests.command_line import ending_of
 
 # Values that an automatic choice cannot know.
