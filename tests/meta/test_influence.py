@@ -1,56 +1,20 @@
 """Eq. 6 on a network with batch norm: every inverse and every scope, on one device and on two."""
 
-import dataclasses
-import functools
 import unittest.mock
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from metassl_tf.algorithms.uda import Uda
 from metassl_tf.hypergrad.last_layer import curvature_blocks, hessian
 from metassl_tf.hypergrad.products import forward_mode_product, gradient, jacobian_vector_product
-from metassl_tf.learner import distribution
-from metassl_tf.learner.learner import Learner
 from metassl_tf.losses import squared_error
-from metassl_tf.meta.influence import Inverse, _subset, influence
-from metassl_tf.meta.scopes import LastLayer, Objective
+from metassl_tf.meta.influence import influence
 from tests.learner import tiny
 from tests.meta import reference
+from tests.meta.influences import DAMPING, found, inverse
 from tests.meta.reference import ALGORITHMS, UNLABELED_WEIGHT, WEIGHTS, relative_error
-
-DAMPING = 0.05
-SEED = tf.constant([1, 2])
-
-
-def inverse(method: str, **settings: Any) -> Inverse:
-    return Inverse(**({"method": method, "damping": DAMPING, "iterations": 20, "step_size": 0.1} | settings))
-
-
-def found(
-    algorithm: str,
-    how: Inverse,
-    *,
-    scope: str = "last_layer",
-    training: bool = True,
-    own: Learner | None = None,
-    seed: tf.Tensor = SEED,
-    **step: Any,
-) -> tuple[np.ndarray, float, bool]:
-    """Derivative, validation loss and whether the series grew; in a graph where many products make that faster."""
-    own = own or reference.learner()
-    losses = reference.step_losses(ALGORITHMS[algorithm], **step)
-
-    def once() -> Any:
-        objective, layer = reference.objective(own, scope, losses, reference.validation(), training=training)
-        return influence(objective, how, layer=layer, seed=seed)
-
-    looped = how.method not in ("exact", "identity") and how.iterations > 8
-    result = tf.function(once, autograph=False)() if looped else once()
-    return result.derivative.numpy(), float(result.validation_loss), bool(result.grew)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
@@ -175,65 +139,6 @@ def test_forward_mode_is_double_backward_through_synchronised_batch_norm_on_one_
         assert relative_error(*scores) < 1e-5
 
 
-@functools.cache
-def last_layer() -> tuple[Learner, Objective, LastLayer]:
-    own = reference.learner()
-    return own, *reference.objective(
-        own, "last_layer", reference.step_losses(ALGORITHMS["fixmatch"]), reference.validation()
-    )
-
-
-def after(steps: int, step_size: float, weights: np.ndarray) -> tuple[list[np.ndarray], float]:
-    """Points of gradient descent on the last layer in NumPy float64, and the validation loss at the last."""
-    own, _, layer = last_layer()
-    weighted = dataclasses.replace(layer.step, example_weights=tf.constant(weights, tf.float32))
-    objective = dataclasses.replace(layer, step=weighted).objective(own)
-    start = objective.parameters[0].numpy().astype(np.float64)
-    points = [start]
-    for _ in range(steps):
-        at = points[-1]
-        slope = gradient(objective.training, [tf.constant(at, tf.float32)])[0].numpy().astype(np.float64)
-        points.append(at - step_size * (slope + objective.decay[0].numpy() * at + DAMPING * (at - start)))
-    return points, float(objective.validation([tf.constant(points[-1], tf.float32)]))
-
-
-def test_one_unrolled_step_is_differentiated_exactly() -> None:
-    step_size, change = 0.5, 0.05
-    derivative, _, _ = found("fixmatch", inverse("unrolled", iterations=1, step_size=step_size))
-    expected = []
-    for example in range(tiny.UNLABELED):
-        ends = []
-        for sign in (1, -1):
-            weights = WEIGHTS.astype(np.float64)
-            weights[example] += sign * change
-            ends.append(after(1, step_size, weights)[1])
-        expected.append((ends[0] - ends[1]) / (2 * change))
-    assert relative_error(derivative, expected) < 1e-3
-
-
-def test_unrolled_takes_the_curvature_of_every_step() -> None:
-    step_size, steps = 1.0, 3
-    points, _ = after(steps, step_size, WEIGHTS)
-    _, objective, _ = last_layer()
-    size = points[0].size
-
-    def dense(at: np.ndarray) -> np.ndarray:
-        point = tf.constant(at, tf.float32)
-        with tf.GradientTape() as tape:
-            tape.watch(point)
-            slope = gradient(objective.training, [point])[0]
-        decay = np.repeat(objective.decay[0].numpy()[:, 0], tiny.CLASSES) + DAMPING
-        return np.reshape(tape.jacobian(slope, point), [size, size]) + np.diag(decay)
-
-    last = gradient(objective.validation, [tf.constant(points[-1], tf.float32)])[0].numpy().reshape(-1)
-    near = (np.eye(size) - step_size * dense(points[2])) @ last
-    direction = step_size * (last + near + (np.eye(size) - step_size * dense(points[1])) @ near)
-    problem = reference.last_layer_problem(reference.learner().model, ALGORITHMS["fixmatch"])
-    expected = -problem.unlabeled @ direction
-    derivative, _, _ = found("fixmatch", inverse("unrolled", iterations=steps, step_size=step_size))
-    assert relative_error(derivative, expected) < 1e-4
-
-
 def test_stochastic_estimates_scatter_around_the_series() -> None:
     expected, _, _ = found("fixmatch", inverse("neumann", iterations=6))
     how = inverse("stochastic", iterations=6)
@@ -275,68 +180,3 @@ def test_series_that_grows_says_so_and_one_that_starts_from_nothing_does_not(met
     assert not grew
     assert np.isnan(loss)
     assert np.any(np.isnan(derivative))
-
-
-ON_REPLICAS = {
-    ("last_layer", "exact"): {},
-    ("last_layer", "conjugate_gradient"): {"iterations": 4},
-    ("all", "identity"): {},
-    ("all", "neumann"): {"iterations": 2},
-}
-
-
-@pytest.mark.parametrize(("scope", "method"), ON_REPLICAS)
-def test_two_replicas_equal_one_device(scope: str, method: str, mirrored: tf.distribute.Strategy) -> None:
-    """With annealing as well, whose divisor is counted over all replicas."""
-    algorithm = Uda(threshold=0.82, temperature=0.5, annealing="linear")
-    how = inverse(method, **ON_REPLICAS[scope, method])
-    batch, examples = tiny.batch_for(algorithm), reference.validation()
-    results = {}
-    for name, strategy in (("one", tf.distribute.get_strategy()), ("two", mirrored)):
-        own = reference.learner(strategy)
-
-        def on_replica(own: Learner = own) -> Any:
-            part = tiny.replica_part((batch, tf.constant(WEIGHTS), examples))
-            losses = reference.step_losses(algorithm, batch=part[0], weights=part[1], step=5)
-            objective, layer = reference.objective(own, scope, losses, part[2])
-            result = influence(objective, how, layer=layer, seed=SEED)
-            return *distribution.gather_all([part[0].unlabeled.index, result.derivative]), result.validation_loss
-
-        @tf.function(autograph=False)
-        def once(strategy: Any = strategy, on_replica: Any = on_replica) -> Any:
-            return tiny.first_replica(strategy, strategy.run(on_replica))
-
-        results[name] = once()
-    np.testing.assert_array_equal(results["two"][0], np.arange(tiny.UNLABELED))  # the batch's order
-    assert relative_error(results["two"][1], results["one"][1]) < 1e-5
-    np.testing.assert_allclose(results["two"][2], results["one"][2], rtol=1e-5)
-
-
-def test_replicas_draw_apart(mirrored: tf.distribute.Strategy) -> None:
-    """Estimates of H of the same examples on both would not average."""
-    own = reference.learner(mirrored)
-    objective, _ = reference.objective(
-        own, "all", reference.step_losses(ALGORITHMS["fixmatch"]), reference.validation()
-    )
-
-    @tf.function(autograph=False)
-    def draw() -> Any:
-        return mirrored.experimental_local_results(mirrored.run(lambda: _subset(objective, SEED)))
-
-    first, second = draw()
-    assert np.any(first.numpy() != second.numpy())
-    assert set(np.unique(first)) == {0.0, 2.0}
-
-
-@pytest.mark.parametrize(
-    ("scope", "method"), [("last_layer", "conjugate_gradient"), ("last_layer", "stochastic"), ("all", "neumann")]
-)
-def test_compiled_influence_is_the_same(scope: str, method: str) -> None:
-    own, losses = reference.learner(), reference.step_losses(ALGORITHMS["fixmatch"])
-
-    def once() -> tf.Tensor:
-        objective, layer = reference.objective(own, scope, losses, reference.validation())
-        return influence(objective, inverse(method, iterations=3), layer=layer, seed=SEED).derivative
-
-    plain, compiled = (tf.function(once, autograph=False, jit_compile=jit)() for jit in (False, True))
-    assert relative_error(compiled, plain) < 1e-4
