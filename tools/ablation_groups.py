@@ -96,7 +96,8 @@ def changed(config: Config, changes: Changes) -> Config:
     )
 
 
-_OFTEN = {"eval_steps": 100}
+# Half the images of the flagfile's step, so that many runs take their time.
+_OFTEN = {"eval_steps": 100, "unlabeled_ratio": 3}
 _ABOUT_WEIGHTS = ("inverse", "single_weight", "optimizer", "validation_size", "updates")
 
 BASES = {
@@ -114,7 +115,9 @@ BASES = {
         },
         _ABOUT_WEIGHTS,
     ),
-    "polluted": Base("FixMatch, unknown classes", "flags/digits/weights_polluted.flags", {}, ("pollution",)),
+    "polluted": Base(
+        "FixMatch, unknown classes", "flags/digits/weights_polluted.flags", {"unlabeled_ratio": 3}, ("pollution",)
+    ),
     "supervised": Base("Supervised teacher", "flags/digits/supervised_40.flags", {}, ("teachers",)),
     "uda": Base("UDA teacher", "flags/digits/uda_40.flags", {}, ("feedback",)),
 }
