@@ -1,5 +1,7 @@
 """Predictions for a whole set, with the trained weights and with their moving average, in one pass over the data."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,14 @@ class Evaluator(orbit.StandardEvaluator):
     """
 
     def __init__(
-        self, learner: Learner, examples: Examples, views: Views, *, batch_size: int, strategy: tf.distribute.Strategy
+        self,
+        learner: Learner,
+        examples: Examples,
+        views: Views,
+        *,
+        batch_size: int,
+        strategy: tf.distribute.Strategy,
+        kinds: tuple[Parameters, ...] = PARAMETERS,
     ) -> None:
         """Prepares the batches.
 
@@ -36,6 +45,7 @@ class Evaluator(orbit.StandardEvaluator):
           views: how inputs are normalised.
           batch_size: over all replicas; rounded up to a multiple of their number.
           strategy: where the prediction runs.
+          kinds: of weights to predict with.
         """
         replicas = strategy.num_replicas_in_sync
         batch_size = -(-min(batch_size, len(examples)) // replicas) * replicas
@@ -43,7 +53,14 @@ class Evaluator(orbit.StandardEvaluator):
         self.examples = examples
         self._learner = learner
         self._strategy = strategy
+        self._kinds = kinds
         self._num_batches = -(-len(examples) // batch_size)
+
+    def create_eval_loop_fn(self, has_state: bool) -> Callable[..., Any]:
+        """Calls the compiled step for each batch, as orbit does."""
+        del has_state  # there always is one
+        # TensorFlow counts the graphs of a method over all its objects and would warn of many sets; not of a partial.
+        return orbit.utils.create_loop_fn(tf.function(functools.partial(self.eval_step)))
 
     def eval_begin(self) -> list[Any]:
         """Starts an empty list of batches."""
@@ -53,7 +70,7 @@ class Evaluator(orbit.StandardEvaluator):
         """Logits of one batch, a tensor per replica, for each kind of weights."""
 
         def predict(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {kind: tf.cast(self._learner.predict(inputs, parameters=kind), tf.float32) for kind in PARAMETERS}
+            return {kind: tf.cast(self._learner.predict(inputs, parameters=kind), tf.float32) for kind in self._kinds}
 
         logits = self._strategy.run(predict, args=(next(iterator),))
         return {kind: self._strategy.experimental_local_results(value) for kind, value in logits.items()}
@@ -65,21 +82,21 @@ class Evaluator(orbit.StandardEvaluator):
 
     def eval_end(self, state: list[Any]) -> dict[str, np.ndarray]:
         """Joins the batches and drops what filled up the last one."""
-        return {kind: np.concatenate([batch[kind] for batch in state])[: len(self.examples)] for kind in PARAMETERS}
+        return {kind: np.concatenate([batch[kind] for batch in state])[: len(self.examples)] for kind in self._kinds}
 
     def logits(self) -> dict[str, np.ndarray]:
-        """Returns `raw` and `ema` logits of every example, float32 [examples, classes]."""
+        """Returns the logits of every example for each kind of weights, float32 [examples, classes]."""
         output: dict[str, np.ndarray] = self.evaluate(tf.constant(self._num_batches))
         return output
 
     def metrics(self, step: int) -> dict[str, dict[str, Any]]:
-        """Measures both kinds of weights.
+        """Measures each kind of weights.
 
         Args:
           step: number of steps taken, for the message.
 
         Returns:
-          The metrics of `raw` and `ema` weights; see `metrics.evaluate_logits`.
+          The metrics of each kind; see `metrics.evaluate_logits`.
 
         Raises:
           UserError: a prediction is infinite or NaN.

@@ -56,6 +56,9 @@ class Summaries:
                             tf.summary.scalar(f"{name}/{kind}/{metric}", value)
             for name, value in row.get("weights", {}).items():
                 tf.summary.scalar(f"weights/{name}", value)
+            for name, value in row.get("lessons", {}).items():
+                if isinstance(value, float):
+                    tf.summary.scalar(f"lessons/{name}", value)
             if self._experiment.weighting:
                 tf.summary.histogram("weights/weight", self._experiment.weighting.table.columns()["weight"])
             for variable in self._experiment.learner.model.trainable_variables:

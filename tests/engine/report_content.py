@@ -1,7 +1,7 @@
 """What the page is made from, made up here, and a reader of the page."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,38 @@ def make_weighted(learned: LearnedWeights, **changes: Any) -> Content:
     rows = with_summaries(make_rows(("test", "validation")), learned.weight)
     unlabeled = make_examples(len(learned.weight), 3, changes.get("modality", "image"), named=True)
     return make_content(**{"rows": rows, "unlabeled": unlabeled, "weights": learned, **changes})
+
+
+def make_lessons(targets: Sequence[Sequence[float]], *, first: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """What an evaluation records of examples 0, 10, ... with these distributions, of which the first had others."""
+    now, before = np.array(targets), np.array(first)
+    order = np.argsort(-now, axis=1, kind="stable")[:, :10]
+    return {
+        "target_entropy": float(-np.sum(now * np.log(now), axis=1).mean()),
+        "changed_targets": float(np.mean(now.argmax(axis=1) != before.argmax(axis=1))),
+        "teacher_labeled_accuracy": 0.75,
+        "student_labeled_accuracy": 0.5,
+        "targets": [
+            {"example": 10 * number, "classes": classes.tolist(), "probabilities": row[classes].tolist()}
+            for number, (row, classes) in enumerate(zip(now, order, strict=True))
+        ],
+    }
+
+
+def make_taught(targets: Mapping[int, Sequence[Sequence[float]]], **changes: Any) -> Content:
+    """The content of a run with a teacher that gave these distributions at these steps."""
+    first = next(iter(targets.values()))
+    (row, *_), num_classes = make_rows(("test", "validation")), len(first[0])
+    rows = [
+        {
+            **row,
+            "step": step,
+            "train": {**row["train"], "feedback/cosine": 0.125, "feedback/baseline": 0.5, "student/agreement": 0.25},
+            "lessons": make_lessons(now, first=first),
+        }
+        for step, now in targets.items()
+    ]
+    return make_content(**{"rows": rows, "num_classes": num_classes, **changes})
 
 
 def make_content(

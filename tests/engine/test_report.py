@@ -15,12 +15,22 @@ from metassl_tf.engine.report.build import SECTIONS, render, write_report
 from metassl_tf.engine.report.content import Content
 from metassl_tf.engine.report.usage import serve_section
 from metassl_tf.engine.workdir import Workdir
-from tests.engine.report_content import Page, make_content, make_rows, make_weighted, make_weights, metrics, titles
+from tests.engine.report_content import (
+    Page,
+    make_content,
+    make_rows,
+    make_taught,
+    make_weighted,
+    make_weights,
+    metrics,
+    titles,
+)
 
 IMAGE_TITLES = [
     "Result", "Curves", "Confusion matrix", "Recall per class", "Calibration", "Most confident mistakes",
     "Labeled examples", "Views", "Settings", "Reproduce", "Serve",
 ]  # fmt: skip
+TARGETS = {10: [[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]], 20: [[0.2, 0.7, 0.1], [0.2, 0.3, 0.5]]}
 WEIGHTS = make_weights(np.linspace(0.0, 1.6, 50), trustworthy=np.arange(50) % 4 > 0)
 CONTENTS = {
     "images": make_content(),
@@ -34,6 +44,8 @@ CONTENTS = {
     "weights of images": make_weighted(WEIGHTS),
     "weights of points": make_weighted(WEIGHTS, modality="points"),
     "a single weight": make_weighted(WEIGHTS, weights=None),
+    "a teacher of images": make_taught(TARGETS),
+    "a teacher of points": make_taught(TARGETS, modality="points"),
 }
 
 
@@ -75,8 +87,8 @@ def test_sections_for_points() -> None:
 
 
 def test_every_section_function_is_used() -> None:
-    pages = [render(make_weighted(WEIGHTS, modality="image")), render(make_weighted(WEIGHTS, modality="points"))]
-    shown = {title for page in pages for title in titles(page)}
+    contents = [*(make_weighted(WEIGHTS, modality=kind) for kind in ("image", "points")), make_taught(TARGETS)]
+    shown = {title for content in contents for title in titles(render(content))}
     assert len(shown) == len(SECTIONS) == len(set(SECTIONS))
 
 

@@ -6,6 +6,7 @@ from metassl_tf.engine.report.content import Content
 from metassl_tf.engine.report.curves import curves_section
 from metassl_tf.engine.report.galleries import labeled_section, mistakes_section, views_section
 from metassl_tf.engine.report.headline import result_section
+from metassl_tf.engine.report.lessons import lessons_section, targets_section
 from metassl_tf.engine.report.page import Section, render_page
 from metassl_tf.engine.report.quality import calibration_section, confusion_section, recall_section
 from metassl_tf.engine.report.regions import regions_section
@@ -18,6 +19,8 @@ SectionFunction = Callable[[Content], Section | None]
 
 SECTIONS: tuple[SectionFunction, ...] = (
     result_section,
+    lessons_section,
+    targets_section,
     weights_section,
     suspicious_section,
     trusted_section,

@@ -14,7 +14,9 @@ from metassl_tf.engine.report.page import Section, paragraphs
 _ACCURACY = "Accuracy"
 _SHARES = "Shares and accuracies in training batches"
 _LOSSES = "Loss terms in training batches"
-_WEIGHTS = "weights"  # learned weights have a section of their own
+# What sections of their own show: entries of a row, and beginnings of training metrics.
+_OTHER_ENTRIES = ("weights", "lessons")
+_OTHER_METRICS = ("weights/", "feedback/cosine", "student/agreement")
 
 
 def curves_section(content: Content) -> Section | None:
@@ -24,23 +26,27 @@ def curves_section(content: Content) -> Section | None:
     charted = [*([(_ACCURACY, accuracy)] if accuracy else []), *_trained(content.rows).items(), *evaluated.items()]
     if not charted:
         return None
-    figures = [curve(title, lines) for title, lines in charted]
+    figures = [
+        curve(title, lines, fraction=title.endswith("accuracy") or title in (_ACCURACY, _SHARES))
+        for title, lines in charted
+    ]
     note = paragraphs("Dashed: the trained weights. Solid: their moving average (EMA).", class_="note")
     return Section(title="Curves", html=join([note if accuracy else "", element("div", *figures, class_="charts")]))
 
 
-def curve(title: str, lines: list[Line]) -> Html:
+def curve(title: str, lines: list[Line], *, fraction: bool = False, note: str = "") -> Html:
     """A chart of lines over steps, described by where they begin and end.
 
     Args:
-      title: what they show; one that ends in "accuracy" is of shares.
+      title: what they show.
       lines: at least one, each with at least one value.
+      fraction: values are shares of 1, shown as percentages.
+      note: how to read it.
     """
-    fraction = title.endswith("accuracy") or title in (_ACCURACY, _SHARES)
     picture = charts.line_chart(lines, fraction=fraction)
     shown = formats.percent if fraction else formats.number
     described = [_describe(line, shown) for line in lines]
-    return chart(picture, title, alt=f"{title} over steps. {' '.join(described)}")
+    return chart(picture, title, alt=f"{title} over steps. {' '.join(described)}", note=note)
 
 
 def _describe(line: Line, shown: Any) -> str:
@@ -85,9 +91,9 @@ def _trained(rows: list[Row]) -> dict[str, list[Line]]:
     found: dict[tuple[str, str], dict[int, float]] = {}
     for row in rows:
         for group, metrics in row.items():
-            if isinstance(metrics, Mapping) and not _is_set(metrics) and group != _WEIGHTS:
+            if isinstance(metrics, Mapping) and not _is_set(metrics) and group not in _OTHER_ENTRIES:
                 for metric, value in _numbers(metrics):
-                    if metric.startswith(f"{_WEIGHTS}/"):
+                    if metric.startswith(_OTHER_METRICS):
                         continue
                     found.setdefault((group, metric), {})[row["step"]] = value
     lines: dict[str, list[Line]] = {}

@@ -72,6 +72,8 @@ summary { cursor: pointer; color: var(--accent); }
 .strip { display: block; margin: .1rem 0; }
 .views th { position: sticky; left: 0; padding-right: .75rem; background: var(--page); vertical-align: middle; }
 .views th, .views td { border: 0; padding-block: .1rem; }
+.targets th { width: 8rem; font-weight: 400; font-size: .8125rem; line-height: 1.35; overflow-wrap: anywhere; }
+.targets figcaption { margin-top: .3rem; }
 .right { color: var(--good); }
 .wrong { color: var(--bad); }
 footer {

@@ -1,0 +1,136 @@
+"""What is recorded of a teacher and its student at every evaluation."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from metassl_tf.config import Config
+from metassl_tf.engine import run, setup
+from metassl_tf.engine.lessons import Lessons, lessons_of
+from metassl_tf.engine.setup import Experiment
+from metassl_tf.engine.workdir import Workdir
+from metassl_tf.errors import UserError
+from metassl_tf.learner.learner import Learner
+from tests.engine.report_content import titles
+from tests.run_results import evaluations
+
+TAUGHT = {"meta": "meta_pseudo_labels", "algorithm": "uda", "dropout": "0.5"}
+
+
+@pytest.fixture(scope="module")
+def experiment(tiny_config: Callable[..., Config]) -> Experiment:
+    """Nothing is trained yet; the averages differ from the weights, and dropout would be seen."""
+    experiment = setup.build(tiny_config(**TAUGHT, distillation_temperature=0.5, eval_batch_size=16))
+    for average in experiment.teaching.teacher.ema + experiment.teaching.student.ema:
+        average.assign(average * 2.0)
+    return experiment
+
+
+def logits(learner: Learner, images: np.ndarray, experiment: Experiment) -> np.ndarray:
+    return learner.model(experiment.views.plain(tf.constant(images)), training=False).numpy()
+
+
+def test_targets_are_the_teacher_s_distributions_of_spread_examples(experiment: Experiment) -> None:
+    lessons = lessons_of(experiment)
+    assert lessons is not None
+    record = lessons.record(1, [])
+    examples = [target["example"] for target in record["targets"]]
+    assert len(examples) == 8
+    assert (examples[0], examples[-1]) == (0, len(experiment.unlabeled) - 1)
+    assert np.ptp(np.diff(examples)) <= 1
+    found = logits(experiment.teaching.teacher, experiment.unlabeled.inputs[examples], experiment)
+    expected = np.exp(found / 0.5) / np.exp(found / 0.5).sum(axis=1, keepdims=True)
+    for target, distribution in zip(record["targets"], expected, strict=True):
+        assert sorted(target["classes"]) == list(range(10))
+        assert target["probabilities"] == sorted(target["probabilities"], reverse=True)
+        np.testing.assert_allclose(target["probabilities"], distribution[target["classes"]], atol=2e-5)
+    entropy = -np.sum(expected * np.log(expected), axis=1).mean()
+    assert record["target_entropy"] == pytest.approx(entropy, rel=1e-5)
+    assert record["changed_targets"] == 0.0
+
+
+def test_accuracy_on_labeled_examples_is_that_of_the_trained_weights(experiment: Experiment) -> None:
+    lessons = lessons_of(experiment)
+    assert lessons is not None
+    record, labeled = lessons.record(1, []), experiment.labeled
+    for name, learner in (("teacher", experiment.teaching.teacher), ("student", experiment.teaching.student)):
+        right = logits(learner, labeled.inputs, experiment).argmax(axis=1) == labeled.labels
+        assert record[f"{name}_labeled_accuracy"] == pytest.approx(right.mean())
+
+
+def test_of_many_labeled_examples_some_are_spread_over_their_list(
+    tiny_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metassl_tf.engine.lessons._MOST_LABELED", 7)
+    lessons = lessons_of(setup.build(tiny_config(**TAUGHT)))
+    assert lessons is not None
+    labeled = setup.build(tiny_config(**TAUGHT)).labeled
+    for evaluator in lessons._labeled.values():
+        np.testing.assert_array_equal(evaluator.examples.inputs, labeled.inputs[[0, 3, 6, 9, 12, 15, 19]])
+
+
+def test_without_a_teacher_nothing_is_recorded(tiny_config: Callable[..., Config]) -> None:
+    assert lessons_of(setup.build(tiny_config())) is None
+
+
+def recorder(*distributions: Any) -> Lessons:
+    """Of any function that gives distributions: here one after the other."""
+    given: Iterator[Any] = iter(distributions)
+    evaluator: Any = SimpleNamespace(metrics=lambda step: {"raw": {"accuracy": step / 10}})
+    return Lessons(np.arange(len(distributions[0])) + 5, lambda: np.array(next(given)), {"student": evaluator})
+
+
+def test_change_is_measured_against_the_first_record() -> None:
+    uniform, sharp, other = [0.25, 0.25, 0.25, 0.25], [0.0, 1.0, 0.0, 0.0], [0.0, 0.2, 0.8, 0.0]
+    lessons, rows = recorder([uniform, sharp], [sharp, sharp], [sharp, other], [uniform, sharp]), [{"step": 0}]
+    for step in range(1, 5):
+        rows.append({"step": step, "lessons": lessons.record(step, json.loads(json.dumps(rows)))})
+    records = [row["lessons"] for row in rows[1:]]
+    assert [record["changed_targets"] for record in records] == [0.0, 0.5, 1.0, 0.0]
+    assert records[0]["target_entropy"] == pytest.approx(np.log(4) / 2)
+    assert [record["student_labeled_accuracy"] for record in records] == [0.1, 0.2, 0.3, 0.4]
+    assert records[2]["targets"][1] == {
+        "example": 6,
+        "classes": [2, 1, 0, 3],
+        "probabilities": [0.8, 0.2, 0.0, 0.0],
+    }
+
+
+def test_of_many_classes_the_ten_most_probable_are_kept() -> None:
+    target = np.random.RandomState(0).dirichlet(np.ones(30))
+    (kept,) = recorder([target]).record(1, [])["targets"]
+    assert kept["classes"] == np.argsort(-target)[:10].tolist()
+    np.testing.assert_allclose(kept["probabilities"], np.sort(target)[::-1][:10], atol=1e-5)
+
+
+def test_targets_that_are_no_numbers_are_told_of() -> None:
+    with pytest.raises(UserError, match=r"target distributions became infinite or NaN before step 12\."):
+        recorder([[0.5, np.nan]]).record(12, [])
+
+
+def test_a_run_of_points_leaves_the_record(tiny_config: Callable[..., Config], tmp_path: Path) -> None:
+    changes = {"dataset": "two_moons", "num_labeled": 6, "model": "mlp", "hidden_units": 8, "filters": None}
+    workdir = Workdir(tmp_path)
+    run.train(tiny_config(**{**TAUGHT, **changes, "dropout": None, "threshold": None}), workdir)
+    rows = evaluations(workdir)
+    assert [row["step"] for row in rows] == [5, 10, 12]
+    examples = [[target["example"] for target in row["lessons"]["targets"]] for row in rows]
+    assert examples == [examples[0]] * 3
+    records = tf.data.TFRecordDataset([str(path) for path in workdir.tensorboard.iterdir()])
+    events = [tf.compat.v1.Event.FromString(record) for record in records.as_numpy_iterator()]
+    for metric in ("target_entropy", "changed_targets", "teacher_labeled_accuracy", "student_labeled_accuracy"):
+        written = [
+            (event.step, tf.make_ndarray(value.tensor))
+            for event in events
+            for value in event.summary.value
+            if value.tag == f"lessons/{metric}"
+        ]
+        assert written == [(row["step"], pytest.approx(row["lessons"][metric])) for row in rows]
+    page = (workdir.report / "index.html").read_text()
+    assert {"Teacher and student", "Targets over the training"} <= {*titles(page)}
