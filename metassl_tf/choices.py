@@ -17,6 +17,7 @@ from metassl_tf.flagfile import flag_text
 from metassl_tf.learner.schedules import SCHEDULES
 from metassl_tf.learner.update_rules import OPTIMIZERS
 from metassl_tf.meta import META_RULES, TEACHING_RULES
+from metassl_tf.meta.meta_pseudo_labels import TeachingSettings
 from metassl_tf.models import MODELS
 from metassl_tf.models.dotted_path import is_dotted_path
 from metassl_tf.settings import check_settings
@@ -153,8 +154,11 @@ def teacher(train: TrainSettings, values: Values) -> Network | None:
       The network, or None where no chosen meta rule has one.
 
     Raises:
-      UserError: a value out of its range, or a flag of the teacher that it does not use, or where there is none.
+      UserError: a value out of its range, or a flag of the teacher that it does not use, or where there is none; or
+        two rules with a teacher.
     """
+    if sum(issubclass(META_RULES[name], TeachingSettings) for name in set(train.meta)) > 1:
+        raise UserError(f"--meta={flag_text(train.meta)} names two teachers of one student. Expected one of them.")
     given = [name for name in sorted(values) if name.startswith(TEACHER_PREFIX) and values[name] is not None]
     if not set(train.meta) & set(TEACHING_RULES):
         if given:

@@ -66,6 +66,13 @@ class DataSettings:
     flip_labels: float = setting(
         0.0, "Probability that a given label is replaced by another class.", minimum=0.0, maximum=1.0
     )
+    stored_labels: str = setting(
+        "", "Folder of a teacher's distributions for all training examples, which metassl_tf.label fills."
+    )
+    most_confident_per_class: int = setting(
+        0, "Unlabeled examples to keep of those that the stored labels put in each class; 0 keeps all.", minimum=0
+    )
+    balance_classes: bool = setting(False, "Repeat unlabeled examples of smaller classes, by the stored labels.")
     image_size: int = setting(0, "Side of the images in pixels; 0: the most common size, at most 32.", minimum=0)
     channels: int = setting(0, "Colour channels, 1 or 3; 0: as in the files.", minimum=0, maximum=3)
     strict_data: bool = setting(False, "An unreadable image is an error instead of being skipped.")

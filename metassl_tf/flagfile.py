@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from metassl_tf.algorithms.base import GIVEN_LABEL
+from metassl_tf.algorithms.base import GIVEN_LABEL, TEACHER_LABEL
 from metassl_tf.config import Config
 
 _UNLABELED = (
@@ -16,6 +16,7 @@ _UNLABELED = (
     "pollution",
 )
 _GIVEN = ("given_labels", "flip_labels")
+_STORED = ("stored_labels", "most_confident_per_class", "balance_classes")
 _STRONG = ("strong_policy", "strong_layers", "strong_magnitude", "point_noise")
 
 
@@ -38,6 +39,8 @@ def unused(config: Config) -> dict[str, str]:
         reasons["pollution"] = "--pollute_unlabeled is 0"
     if GIVEN_LABEL not in needs.unlabeled_columns:
         reasons |= dict.fromkeys(_GIVEN, f"--algorithm={config.train.algorithm} uses no given labels")
+    if TEACHER_LABEL not in needs.unlabeled_columns:
+        reasons |= dict.fromkeys(_STORED, f"--algorithm={config.train.algorithm} uses no stored labels")
     if "strong" not in (*needs.labeled_views.values(), *needs.unlabeled_views.values()):
         reasons |= dict.fromkeys(_STRONG, f"--algorithm={config.train.algorithm} uses no strong view")
     if config.run.distribution != "tpu":

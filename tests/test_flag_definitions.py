@@ -25,8 +25,10 @@ ALTERNATIVES: dict[str, Any] = {
     "algorithm": "uda",
     "unknown_classes": ("cat", "5"),
 }
-# Flags without which those of a section have no effect.
-USERS = {"data": ["--algorithm=given_labels"]}
+# Flags of which every setting of a section needs one for an effect.
+USERS = {"data": [["--algorithm=given_labels"], ["--algorithm=noisy_student"]]}
+# Flags that an entry of a table needs.
+COMPANIONS = {"reduced_meta_pseudo_labels": ["--algorithm=noisy_student"]}
 NAMES = [choice.flag for choice in CHOICES]
 ENTRIES = [(choice, name) for choice in CHOICES for name in choice.table]
 OF_TEACHERS = [(choice, name) for choice in NETWORK_CHOICES for name in choice.table]
@@ -80,11 +82,17 @@ def test_every_flag_reaches_its_setting(part: str, tmp_path: Path) -> None:
     fields = [field for field in dataclasses.fields(SECTIONS[part]) if field.name not in NAMES]
     values = {field.name: alternative(field, kinds[field.name]) for field in fields}
     assert all(values[field.name] != field.default for field in fields)
-    config = parse([*USERS.get(part, []), *(written(name, value) for name, value in values.items())])
-    for name, value in values.items():
-        assert getattr(getattr(config, part), name) == value
-        assert type(getattr(getattr(config, part), name)) is type(value)
-    assert reparsed(config, tmp_path) == config
+    seen = set()
+    for users in USERS.get(part, [[]]):
+        changed = dataclasses.replace(parse(users), **{part: SECTIONS[part](**values)})
+        own = {name: value for name, value in values.items() if name not in unused(changed)} if users else values
+        config = parse([*users, *(written(name, value) for name, value in own.items())])
+        for name, value in own.items():
+            assert getattr(getattr(config, part), name) == value
+            assert type(getattr(getattr(config, part), name)) is type(value)
+        assert reparsed(config, tmp_path) == config
+        seen |= own.keys()
+    assert seen == values.keys()
 
 
 def as_chosen(choice: Choice, config: Config) -> Any:
@@ -96,12 +104,12 @@ def as_chosen(choice: Choice, config: Config) -> Any:
 def test_every_flag_of_a_choice_reaches_its_setting(choice: Choice, name: str, tmp_path: Path) -> None:
     entry = choice.table[name]
     kinds = typing.get_type_hints(entry)
-    chosen = f"--{choice.flag}={DATASETS.get(name, name)}"
-    assert as_chosen(choice, parse([chosen])) == entry()
+    chosen = [*COMPANIONS.get(name, []), f"--{choice.flag}={DATASETS.get(name, name)}"]
+    assert as_chosen(choice, parse(chosen)) == entry()
     values = {field.name: alternative(field, kinds[field.name]) for field in dataclasses.fields(entry)}
     if choice.several:
         values = {name: value for name, value in values.items() if name not in entry(**values).unused()}
-    config = parse([chosen, *(written(name, value) for name, value in values.items())])
+    config = parse([*chosen, *(written(name, value) for name, value in values.items())])
     assert as_chosen(choice, config) == entry(**values)
     assert reparsed(config, tmp_path) == config
 
@@ -145,7 +153,7 @@ def test_flags_with_one_name_have_one_type() -> None:
         kinds: dict[str, set[Any]] = {}
         for entry in choice.table.values():
             for name, kind in typing.get_type_hints(entry).items():
-                if name in entry.__dataclass_fields__:
+                if name in {field.name for field in dataclasses.fields(entry)}:
                     kinds.setdefault(name, set()).add(str if typing.get_origin(kind) is typing.Literal else kind)
         assert {name: found for name, found in kinds.items() if len(found) > 1} == {}
 
@@ -156,7 +164,7 @@ def test_help_names_choices_defaults_and_owners() -> None:
     for name in values:
         assert values[name].help.endswith("."), name
         assert len(values[name].help) > 10
-    assert "One of: supervised, pseudo_label, uda, fixmatch, given_labels." in values["algorithm"].help
+    assert "One of: supervised, pseudo_label, uda, fixmatch, given_labels, noisy_student." in values["algorithm"].help
     assert "One of: accuracy, balanced_accuracy, loss." in values["best_metric"].help
     assert re.search(r"Used by --algorithm: .*uda 0.8, fixmatch 0.95\.", values["threshold"].help)
     assert values["steps"].default == 1000

@@ -85,14 +85,20 @@ def test_stands_alone(name: str) -> None:
 @each_with_header
 def test_header_is_complete(name: str) -> None:
     header = FLAGFILES[name].header()
-    assert set(FIELDS) <= set(header) <= {*FIELDS, "Data", "Departs", "Compared"}
+    assert set(FIELDS) <= set(header) <= {*FIELDS, "Data", "Departs", "Compared", "Teacher", "Before"}
     train, module, program, flagfile, *rest = header["Command"].split()
     assert [train, module, program] == ["python", "-m", "metassl_tf.train"]
     assert flagfile == f"--flagfile=flags/{name}.flags"
     assert rest in ([], ["--data_dir=DIR"])
     assert bool(rest) == (config_of(name).data.dataset not in WITHOUT_FILES)
     assert FLAGFILES[name].expected() or header["Expected"].startswith("none: ")
-    assert "Compared" not in header or f"{name.partition('/')[0]}/{header['Compared']}" in FLAGFILES
+    others = {
+        field: f"{name.partition('/')[0]}/{header[field]}" for field in ("Compared", "Teacher") if field in header
+    }
+    assert set(others.values()) <= set(FLAGFILES)
+    assert ("Teacher" in header) == ("Before" in header)
+    data = config_of(name).data
+    assert ("Teacher" in header) == bool(data.stored_labels or data.given_labels.startswith("runs/"))
 
 
 @each_with_header

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = "metassl_tf"
 ROOT = Path(__file__).parent.parent
-BINARIES = {"train", "evaluate", "export"}
+BINARIES = {"train", "evaluate", "export", "label"}
 LADDER = (  # the lowest rung first
     {"errors"},
     {"settings"},

@@ -67,7 +67,7 @@ def test_every_command_is_understood(command: list[str]) -> None:
     assert (ROOT / "metassl_tf" / f"{program}.py").is_file()
     own = flags_of(program) | {"help"}
     settings = [argument for argument in command[1:] if argument.lstrip("-").partition("=")[0] not in own]
-    if program == "train":
+    if program in ("train", "label"):
         flag_definitions.parse(rooted(settings))
     else:
         known = set(flag_definitions.parse([]).values())
@@ -79,7 +79,9 @@ def test_every_flag_exists() -> None:
     prose = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
     values = flag_definitions.flags.FlagValues()
     flag_definitions.define(values)
-    known = {*values, "help", "flagfile"}.union(*(flags_of(program) for program in ("train", "evaluate", "export")))
+    known = {*values, "help", "flagfile"}.union(
+        *(flags_of(program) for program in ("train", "evaluate", "export", "label"))
+    )
     named = set(re.findall(r"--(\w+)", prose))
     assert named
     assert named - known == set()

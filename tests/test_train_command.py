@@ -117,7 +117,7 @@ def test_help_explains_every_flag(helping: subprocess.Popen[str]) -> None:
     words = " ".join(output.split())
     for name in (*flag_definitions.parse([]).values(), "workdir"):
         assert re.search(rf"--(\[no\])?{name}: \w+", words), name
-    expected = "One of: supervised, pseudo_label, uda, fixmatch, given_labels. (default: 'fixm"
+    expected = "One of: supervised, pseudo_label, uda, fixmatch, given_labels, noisy_student. (def"
     assert f"--algorithm: What turns a batch into losses. {expected}" in words
     assert re.search(r"--batch_size: [^-]* \(default: '64'\) \(an integer\)", words)
     assert re.search(r"--threshold: [^-]* Used by --algorithm: pseudo_label 0\.\d+, uda 0.8, fixmatch 0.95\.", words)

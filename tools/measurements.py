@@ -23,8 +23,9 @@ from metassl_tf.errors import UserError
 from tools.comparisons import better_of, differences, with_spread
 
 FIELDS = ("Paper", "Command", "Hardware", "Time", "Expected", "Measured")
-"""What every header has. Optional are `Data`, `Departs` (from the paper) and `Compared`: a flagfile of the same folder,
-without its suffix, whose runs these are compared with seed by seed."""
+"""What every header has. Optional are `Data` and `Departs` (from the paper), and two that name another flagfile of the
+folder, without its suffix: `Compared`, whose runs these are compared with seed by seed, and `Teacher`, whose run of the
+same seed makes the labels that these learn from."""
 AUROCS = ("weight", "confidence", "agreement")
 NOT_YET = "not yet"
 README_MARKS = ("<!-- results -->\n", "<!-- /results -->\n")
@@ -104,6 +105,11 @@ class Flagfile:
                 name = ""
         return fields
 
+    def other(self, field: str) -> "Flagfile | None":
+        """The flagfile that a field of the header names, or None where it has no such field."""
+        name = self.header().get(field)
+        return Flagfile(self.path.with_name(f"{name}.flags")) if name else None
+
     def expected(self) -> str:
         """The first percentage of the field `Expected`, such as `94.71 ± 0.25`; empty if there is none."""
         found = _PERCENT.match(self.header().get("Expected", ""))
@@ -128,12 +134,13 @@ class Flagfile:
     def comparisons(self) -> list[str]:
         """What the runs say beside their accuracy: how far they are ahead of those compared with, and what tells."""
         runs, found = self.measurements(), []
-        other = self.header().get("Compared")
+        other = self.other("Compared")
         if other:
-            theirs = Flagfile(self.path.with_name(f"{other}.flags")).measurements()
-            ahead = differences(_percent_by_seed(runs), _percent_by_seed(theirs))
+            ahead = differences(_percent_by_seed(runs), _percent_by_seed(other.measurements()))
             if ahead:
-                found.append(f"{with_spread(ahead, sign=True)} points to {other}, better in {better_of(ahead)}")
+                found.append(
+                    f"{with_spread(ahead, sign=True)} points to {other.path.stem}, better in {better_of(ahead)}"
+                )
         for name in AUROCS:
             values = [run.aurocs[name] for run in runs if name in run.aurocs]
             if values:

@@ -110,6 +110,8 @@ def measure(flagfile: Flagfile, seed: int, *, runs_dir: Path, given: Sequence[st
       RunFailedError: the process failed, or measured no test accuracy.
     """
     workdir = workdir_of(flagfile, seed, runs_dir=runs_dir)
+    if not workdir.result.exists():
+        given = [*given, *_labels_of_teacher(flagfile, seed, runs_dir=runs_dir, given=given)]
     command = training_command(flagfile, seed, workdir, given)
     result, date, commit = finish(workdir, command, name=f"{flagfile.name}, seed {seed}")
     return Measurement(
@@ -124,6 +126,32 @@ def measure(flagfile: Flagfile, seed: int, *, runs_dir: Path, given: Sequence[st
         versions=result["versions"],
         aurocs={name: result[f"{name}_auroc"] for name in AUROCS if result.get(f"{name}_auroc") is not None},
     )
+
+
+def _labels_of_teacher(flagfile: Flagfile, seed: int, *, runs_dir: Path, given: Sequence[str]) -> list[str]:
+    """Trains the run's teacher, if it has one, and lets it label; returns the flags that say where the labels are."""
+    teacher = flagfile.other("Teacher")
+    if teacher is None:
+        return []
+    workdir = workdir_of(teacher, seed, runs_dir=runs_dir)
+    finish(workdir, training_command(teacher, seed, workdir, given), name=f"{teacher.name}, seed {seed}")
+    if not any(flag.startswith("--stored_labels=") for flag in flagfile.flags()):
+        return [f"--given_labels={workdir.root}"]
+    own = workdir_of(flagfile, seed, runs_dir=runs_dir).root
+    labels, log = own.with_name(f"labels_{seed}"), own.with_name(f"labels_{seed}.txt")
+    own.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(sys.executable, "-m", "metassl_tf.label"),
+        f"--flagfile={flagfile.path}",
+        *given,
+        f"--seed={seed}",
+        f"--split_seed={seed}",
+        f"--teacher={workdir.root}",
+        f"--stored_labels={labels}",
+    ]
+    if status := launch(command, log):
+        raise RunFailedError(f"{flagfile.name}, seed {seed}: labeling ended with status {status}. {_last_line(log)}")
+    return [f"--stored_labels={labels}"]
 
 
 def current_commit() -> str:

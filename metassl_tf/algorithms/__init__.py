@@ -2,6 +2,7 @@
 
 from metassl_tf.algorithms.fixmatch import FixMatch
 from metassl_tf.algorithms.given_labels import GivenLabels
+from metassl_tf.algorithms.noisy_student import NoisyStudent
 from metassl_tf.algorithms.pseudo_label import PseudoLabel
 from metassl_tf.algorithms.supervised import Supervised
 from metassl_tf.algorithms.uda import Uda
@@ -12,4 +13,5 @@ ALGORITHMS = {
     "uda": Uda,
     "fixmatch": FixMatch,
     "given_labels": GivenLabels,
+    "noisy_student": NoisyStudent,
 }

@@ -21,6 +21,8 @@ Parameters = Literal["raw", "ema"]
 
 # The column of labels that came with the examples and that nobody checked: class indices, -1 where there is none.
 GIVEN_LABEL = "given_label"
+# The column of a teacher's distributions over the classes, float [batch, classes].
+TEACHER_LABEL = "teacher_label"
 
 
 class Examples(NamedTuple):
@@ -31,8 +33,8 @@ class Examples(NamedTuple):
       label: int64 [batch]. For unlabeled examples it is the truth kept for measuring, -1 where unknown; an
         algorithm may report with it and must not train on it.
       index: int64 [batch], position in the split's labeled or unlabeled list.
-      columns: further values of the same examples, int64 or float [batch, ...]: of unlabeled examples those named by
-        `Needs.unlabeled_columns`, of labeled ones none.
+      columns: further values of the same examples, int64 or float [batch, ...], those named by
+        `Needs.unlabeled_columns` or `Needs.labeled_columns`.
     """
 
     views: dict[str, Inputs]
@@ -70,12 +72,14 @@ class Needs:
       labeled_views: name of each labeled view and how it is made ("weak": flip and shift; "strong": RandAugment).
       unlabeled_views: the same for unlabeled examples; empty for an algorithm that uses none.
       unlabeled_columns: names of the values beside views and index that unlabeled examples must have.
+      labeled_columns: the same for labeled examples.
       draws: random numbers per labeled example, by name.
     """
 
     labeled_views: Mapping[str, View]
     unlabeled_views: Mapping[str, View] = dataclasses.field(default_factory=dict)
     unlabeled_columns: tuple[str, ...] = ()
+    labeled_columns: tuple[str, ...] = ()
     draws: Mapping[str, Beta] = dataclasses.field(default_factory=dict)
 
 

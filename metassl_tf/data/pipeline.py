@@ -50,7 +50,7 @@ class Pipeline:
 
         Raises:
           UserError: a batch size that the replicas cannot share evenly, or a column that the algorithm needs and the
-            unlabeled examples lack.
+            examples lack.
         """
         replicas = strategy.num_replicas_in_sync
         for flag, size in (
@@ -74,12 +74,13 @@ class Pipeline:
         """Returns the function from a step, int64 scalar, to its global batch; every tensor has a static shape.
 
         Raises:
-          UserError: the algorithm needs a column that the unlabeled examples lack.
+          UserError: the algorithm needs a column that the examples lack.
         """
-        self._check_columns()
         needs = self.needs
+        _check_columns("labeled", self.labeled, needs.labeled_columns)
+        _check_columns("unlabeled", self.unlabeled, needs.unlabeled_columns)
         unlabeled_size = self.unlabeled_batch_size if needs.unlabeled_views else 0
-        labeled = self._side("labeled", self.labeled, needs.labeled_views, (), self.batch_size)
+        labeled = self._side("labeled", self.labeled, needs.labeled_views, needs.labeled_columns, self.batch_size)
         unlabeled = self._side(
             "unlabeled", self.unlabeled, needs.unlabeled_views, needs.unlabeled_columns, unlabeled_size
         )
@@ -117,14 +118,15 @@ class Pipeline:
 
         return side
 
-    def _check_columns(self) -> None:
-        missing = [name for name in self.needs.unlabeled_columns if name not in self.unlabeled.columns]
-        if missing:
-            raise UserError(
-                f"The algorithm needs the column {missing[0]!r} of the unlabeled examples, which have "
-                f"{', '.join(sorted(self.unlabeled.columns)) or 'none'}. Expected data that bring it: choose another "
-                "--dataset or --algorithm."
-            )
+
+def _check_columns(side: str, pool: Pool, wanted: Sequence[str]) -> None:
+    missing = [name for name in wanted if name not in pool.columns]
+    if missing:
+        raise UserError(
+            f"The algorithm needs the column {missing[0]!r} of the {side} examples, which have "
+            f"{', '.join(sorted(pool.columns)) or 'none'}. Expected data that bring it: choose another --dataset or "
+            "--algorithm."
+        )
 
 
 # Nothing here needs autograph, and what it converts loses the type of its errors.

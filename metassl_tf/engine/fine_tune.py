@@ -25,7 +25,7 @@ from metassl_tf.learner.learner import Learner, Optimization
 from metassl_tf.learner.schedules import Constant
 from metassl_tf.learner.step import Sums, Training
 from metassl_tf.learner.update_rules import Sgd
-from metassl_tf.meta.meta_pseudo_labels import MetaPseudoLabels
+from metassl_tf.meta.meta_pseudo_labels import TeachingSettings
 
 
 def fine_tune(experiment: Experiment, workdir: Workdir) -> dict[str, Any] | None:
@@ -41,7 +41,7 @@ def fine_tune(experiment: Experiment, workdir: Workdir) -> dict[str, Any] | None
     Raises:
       UserError: the loss is no longer finite, or a checkpoint cannot be written.
     """
-    settings = experiment.config.meta_rule(MetaPseudoLabels)
+    settings = experiment.config.meta_rule(TeachingSettings)
     if settings is None or not settings.fine_tune_steps:
         return None
     learner = _copy_of_average(experiment, settings)
@@ -85,7 +85,7 @@ def fine_tune(experiment: Experiment, workdir: Workdir) -> dict[str, Any] | None
     }
 
 
-def _copy_of_average(experiment: Experiment, settings: MetaPseudoLabels) -> Learner:
+def _copy_of_average(experiment: Experiment, settings: TeachingSettings) -> Learner:
     """A learner whose network has the averaged weights of the run's."""
     config = experiment.config
     with experiment.strategy.scope():
@@ -106,7 +106,7 @@ def _copy_of_average(experiment: Experiment, settings: MetaPseudoLabels) -> Lear
     return learner
 
 
-def _trainer(experiment: Experiment, settings: MetaPseudoLabels, learner: Learner) -> Trainer:
+def _trainer(experiment: Experiment, settings: TeachingSettings, learner: Learner) -> Trainer:
     training = Training(learner, Supervised())
 
     def replica_step(batch: Batch, context: Context) -> Sums:
@@ -116,7 +116,7 @@ def _trainer(experiment: Experiment, settings: MetaPseudoLabels, learner: Learne
     return Trainer(step, _batches(experiment, settings, start_step=0), total_steps=settings.fine_tune_steps)
 
 
-def _batches(experiment: Experiment, settings: MetaPseudoLabels, *, start_step: int) -> tf.data.Dataset:
+def _batches(experiment: Experiment, settings: TeachingSettings, *, start_step: int) -> tf.data.Dataset:
     pipeline = Pipeline(
         labeled=experiment.labeled,
         unlabeled=experiment.unlabeled,
@@ -129,7 +129,7 @@ def _batches(experiment: Experiment, settings: MetaPseudoLabels, *, start_step: 
     return pipeline.batches(start_step=start_step, strategy=experiment.strategy)
 
 
-def _batch_size(experiment: Experiment, settings: MetaPseudoLabels) -> int:
+def _batch_size(experiment: Experiment, settings: TeachingSettings) -> int:
     """As many as asked for, at most all, a share for each replica."""
     replicas = experiment.strategy.num_replicas_in_sync
     return max(1, min(settings.fine_tune_batch_size, len(experiment.labeled)) // replicas) * replicas

@@ -1,18 +1,21 @@
 """The examples of a run: loaded, split, and made less reliable where the settings ask for it."""
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from metassl_tf.algorithms.base import GIVEN_LABEL
+from metassl_tf.algorithms.base import GIVEN_LABEL, TEACHER_LABEL
 from metassl_tf.config import Config
 from metassl_tf.data.examples import Dataset, Examples, empty_like
 from metassl_tf.data.pollution import pollute, separate_unknown_classes
 from metassl_tf.data.sources import load_dataset, load_unlabeled
 from metassl_tf.data.splits import Split, SplitExamples, make_split, split_examples
 from metassl_tf.data.unreliable import GIVEN_LABELS, give_labels, with_given_labels
-from metassl_tf.engine.predictor import from_saved, predict_examples
+from metassl_tf.engine.predictor import of_task, predict_examples
+from metassl_tf.engine.stored_labels import LabelStore, choose
 from metassl_tf.errors import UserError, near_match
 
 _BATCH_SIZE = 256  # of a model that labels; it does not change what it says
@@ -36,9 +39,7 @@ class Loaded(NamedTuple):
 
 
 def load_examples(config: Config) -> Loaded:
-    """Loads the data of a run.
-
-    Pollution and given labels come after the split, so that who is labeled does not depend on them.
+    """Loads the data of a run, with the labels that others gave to the unlabeled ones where the run needs them.
 
     Args:
       config: of the run.
@@ -48,6 +49,21 @@ def load_examples(config: Config) -> Loaded:
 
     Raises:
       UserError: the data are missing or not as the settings expect them.
+    """
+    loaded, columns = load_split_examples(config), config.needs.unlabeled_columns
+    if GIVEN_LABEL in columns:
+        loaded = _with_given_labels(loaded, config)
+    if TEACHER_LABEL in columns:
+        loaded = _with_stored_labels(loaded, config)
+    return loaded
+
+
+def load_split_examples(config: Config) -> Loaded:
+    """Loads the data of a run with nothing but what their source says of them.
+
+    Pollution and labels that others gave come after the split, so that who is labeled does not depend on them.
+
+    Args, returns and raises as `load_examples`.
     """
     data, needs = config.data, config.needs
     dataset = load_dataset(
@@ -91,20 +107,43 @@ def load_examples(config: Config) -> Loaded:
             pollution=data.pollution,
             split_seed=data.split_seed,
         )
-    examples = split_examples(dataset, split)
-    if GIVEN_LABEL in needs.unlabeled_columns:
-        unlabeled, given_labels = examples.unlabeled, data.given_labels
-        if given_labels not in GIVEN_LABELS:
-            unlabeled, given_labels = _labeled_by_model(Path(given_labels), unlabeled, dataset.class_names), "source"
-        unlabeled = give_labels(
-            unlabeled,
-            split,
-            given_labels=given_labels,
-            flip_labels=data.flip_labels,
-            num_classes=dataset.num_classes,
-            split_seed=data.split_seed,
+    return Loaded(dataset, split, split_examples(dataset, split))
+
+
+def _with_given_labels(loaded: Loaded, config: Config) -> Loaded:
+    data, dataset = config.data, loaded.dataset
+    unlabeled, given_labels = loaded.examples.unlabeled, data.given_labels
+    if given_labels not in GIVEN_LABELS:
+        unlabeled, given_labels = _labeled_by_model(Path(given_labels), unlabeled, dataset.class_names), "source"
+    unlabeled = give_labels(
+        unlabeled,
+        loaded.split,
+        given_labels=given_labels,
+        flip_labels=data.flip_labels,
+        num_classes=dataset.num_classes,
+        split_seed=data.split_seed,
+    )
+    return loaded._replace(examples=loaded.examples._replace(unlabeled=unlabeled))
+
+
+def _with_stored_labels(loaded: Loaded, config: Config) -> Loaded:
+    """The examples with a teacher's distributions, and of the unlabeled ones those that the settings choose by them."""
+    data, (dataset, split, examples) = config.data, loaded
+    if not data.stored_labels:
+        raise UserError(
+            f"--algorithm={config.train.algorithm} learns from the labels that a teacher has stored, and there are "
+            "none. Expected --stored_labels=DIR, the folder that python -m metassl_tf.label fills."
         )
-        examples = examples._replace(unlabeled=unlabeled)
+    stored = LabelStore(Path(data.stored_labels)).read(split, dataset.class_names)
+    kept = choose(stored.unlabeled, per_class=data.most_confident_per_class, balance=data.balance_classes)
+    parameters = {**json.loads(split.parameters), "stored_labels": stored.digest}
+    split = dataclasses.replace(
+        split, unlabeled=split.unlabeled[kept], parameters=json.dumps(parameters, sort_keys=True)
+    )
+    examples = examples._replace(
+        labeled=examples.labeled.with_columns({TEACHER_LABEL: stored.labeled}),
+        unlabeled=examples.unlabeled.take(kept).with_columns({TEACHER_LABEL: stored.unlabeled[kept]}),
+    )
     return Loaded(dataset, split, examples)
 
 
@@ -116,14 +155,7 @@ def _labeled_by_model(path: Path, unlabeled: Examples, class_names: tuple[str, .
             f"Expected one of: {', '.join(GIVEN_LABELS)}, or the workdir, export or .keras file of a model."
             f"{near_match(str(path), list(GIVEN_LABELS))}"
         )
-    predictor = from_saved(path / "export" if (path / "export").is_dir() else path, flag="--given_labels")
-    interface = predictor.interface
-    if interface.shape != unlabeled.shape or set(interface.class_names) != set(class_names):
-        raise UserError(
-            f"--given_labels={path} is a model of examples {list(interface.shape)} and of the classes "
-            f"{', '.join(interface.class_names)}; here they are {list(unlabeled.shape)} and {', '.join(class_names)}. "
-            "Expected a model of the same: train it with the same --dataset and --image_size."
-        )
-    logits = predict_examples(predictor, unlabeled, batch_size=_BATCH_SIZE)["model"]
-    positions = np.array([class_names.index(name) for name in interface.class_names])
+    predictor = of_task(path, flag="--given_labels", shape=unlabeled.shape, class_names=class_names)
+    logits = predict_examples(predictor, unlabeled, batch_size=_BATCH_SIZE)[predictor.exported]
+    positions = np.array([class_names.index(name) for name in predictor.interface.class_names])
     return with_given_labels(unlabeled, positions[logits.argmax(axis=1)])

@@ -1,7 +1,7 @@
 """A trained model that predicts, whatever form it is kept in: a workdir, an export or a Keras file."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,11 @@ class Predictor:
     interface: Interface
     logits: Mapping[str, Callable[[tf.Tensor], tf.Tensor]]
     step: int | None = None
+
+    @property
+    def exported(self) -> str:
+        """Which of `logits` are those of the weights that are exported."""
+        return list(self.logits)[-1]
 
 
 def from_saved(path: Path, *, flag: str = "--saved_model") -> Predictor:
@@ -76,11 +81,47 @@ def predict_examples(predictor: Predictor, examples: Examples, *, batch_size: in
     Returns:
       Name of each kind of weights -> logits float32 [N, classes].
     """
+    with tqdm(total=len(examples), unit=" examples", disable=None) as progress:
+        parts = []
+        for part in predict_batches(predictor, examples, batch_size=batch_size):
+            parts.append(part)
+            progress.update(len(part[predictor.exported]))
+    return {kind: np.concatenate([part[kind] for part in parts]) for kind in predictor.logits}
+
+
+def predict_batches(predictor: Predictor, examples: Examples, *, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    """Predicts examples batch by batch; see `predict_examples`.
+
+    Yields:
+      Name of each kind of weights -> logits float32 [batch, classes].
+    """
     read = reader(examples)
     batches = tf.data.Dataset.range(len(examples)).batch(batch_size).map(read, num_parallel_calls=tf.data.AUTOTUNE)
-    parts: list[dict[str, np.ndarray]] = []
-    with tqdm(total=len(examples), unit=" examples", disable=None) as progress:
-        for raw in batches.prefetch(2):
-            parts.append({kind: logits(raw).numpy() for kind, logits in predictor.logits.items()})
-            progress.update(len(raw))
-    return {kind: np.concatenate([part[kind] for part in parts]) for kind in predictor.logits}
+    for raw in batches.prefetch(2):
+        yield {kind: logits(raw).numpy() for kind, logits in predictor.logits.items()}
+
+
+def of_task(path: Path, *, flag: str, shape: tuple[int, ...], class_names: tuple[str, ...]) -> Predictor:
+    """Makes the predictor of a trained model that is to label examples.
+
+    Args:
+      path: a workdir, whose export it is, an export or a Keras file.
+      flag: that names it, for messages.
+      shape: of the examples.
+      class_names: of the examples.
+
+    Returns:
+      The predictor.
+
+    Raises:
+      UserError: it is no model, or one of other examples or classes.
+    """
+    predictor = from_saved(path / "export" if (path / "export").is_dir() else path, flag=flag)
+    interface = predictor.interface
+    if interface.shape != shape or set(interface.class_names) != set(class_names):
+        raise UserError(
+            f"{flag}={path} is a model of examples {list(interface.shape)} and of the classes "
+            f"{', '.join(interface.class_names)}; here they are {list(shape)} and {', '.join(class_names)}. "
+            "Expected a model of the same: train it with the same --dataset and --image_size."
+        )
+    return predictor

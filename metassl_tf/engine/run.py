@@ -18,6 +18,7 @@ from metassl_tf.engine.fine_tune import fine_tune
 from metassl_tf.engine.history import History, Row
 from metassl_tf.engine.init_from import initialize
 from metassl_tf.engine.learned_weights import learned_weights, write_weights
+from metassl_tf.engine.lessons import lessons_of
 from metassl_tf.engine.loop import Grid, run_loop
 from metassl_tf.engine.report.build import write_report
 from metassl_tf.engine.report.content import collect
@@ -118,7 +119,10 @@ class Run:
         )
         self._best = Checkpoints(workdir.best, learner.state_variables, max_to_keep=1)
         self._evaluators = self._evaluators_of(learner)
-        self._teacher_evaluators = self._evaluators_of(experiment.teaching.teacher) if experiment.teaching else {}
+        teaching = experiment.teaching
+        sees_inputs = teaching is not None and not teaching.roles.calibrates
+        self._teacher_evaluators = self._evaluators_of(teaching.teacher) if teaching and sees_inputs else {}
+        self._lessons = lessons_of(experiment)
         self._start_time = time.monotonic()
 
     def _evaluators_of(self, learner: Learner) -> dict[str, Evaluator]:
@@ -210,6 +214,8 @@ class Run:
         }
         for name, evaluator in self._teacher_evaluators.items():
             row[f"teacher_{name}"] = evaluator.metrics(step)
+        if self._lessons:
+            row["lessons"] = self._lessons.record(step, self._history.rows)
         if self._experiment.weighting:
             row["weights"] = self._experiment.weighting.table.summary()
         self._history.append(row)

@@ -1,4 +1,4 @@
-"""Meta Pseudo Labels in a run: a second network, built from the settings, and said clearly when it cannot teach."""
+"""Rules with a teacher in a run: a second network, built from the settings, and said clearly when it cannot teach."""
 
 import dataclasses
 
@@ -6,9 +6,13 @@ from metassl_tf.config import Config, Network
 from metassl_tf.data.examples import Dataset
 from metassl_tf.engine.networks import build_learner
 from metassl_tf.errors import UserError
-from metassl_tf.learner.learner import Learner
-from metassl_tf.meta.meta_pseudo_labels import MetaPseudoLabels
+from metassl_tf.learner.learner import Learner, Optimization
+from metassl_tf.learner.schedules import Constant
+from metassl_tf.meta.meta_pseudo_labels import MetaPseudoLabels, TeachingSettings
+from metassl_tf.meta.reduced_meta_pseudo_labels import ReducedMetaPseudoLabels
+from metassl_tf.meta.roles import calibrating_teacher, classifying_teacher
 from metassl_tf.meta.teaching import Teaching
+from metassl_tf.models.calibrator import build_calibrator
 
 
 def network_of_student(config: Config) -> Network:
@@ -17,7 +21,7 @@ def network_of_student(config: Config) -> Network:
     Raises:
       UserError: it would wait to the end, or warm up to it.
     """
-    settings, network = config.meta_rule(MetaPseudoLabels), config.student
+    settings, network = config.meta_rule(TeachingSettings), config.student
     if settings is None or not settings.student_wait_steps:
         return network
     if settings.student_wait_steps >= config.train.steps:
@@ -35,7 +39,7 @@ def network_of_student(config: Config) -> Network:
 
 
 def build_teaching(config: Config, dataset: Dataset, student: Learner) -> Teaching | None:
-    """Builds the rule that `--meta=meta_pseudo_labels` asks for, with its teacher. Call it inside `strategy.scope()`.
+    """Builds the rule with a teacher that `--meta` asks for. Call it inside `strategy.scope()`.
 
     Args:
       config: of the run.
@@ -48,7 +52,10 @@ def build_teaching(config: Config, dataset: Dataset, student: Learner) -> Teachi
     Raises:
       UserError: the teacher is to stay what it was, which was nothing, or it cannot be built.
     """
-    settings = config.meta_rule(MetaPseudoLabels)
+    reduced, settings = config.meta_rule(ReducedMetaPseudoLabels), config.meta_rule(MetaPseudoLabels)
+    if reduced:
+        roles = calibrating_teacher(config.algorithm)
+        return Teaching(reduced, _calibrator(config, reduced, dataset), student, roles, seed=config.run.seed)
     if settings is None or config.teacher is None:
         return None
     if settings.freeze_teacher and not settings.init_teacher_from:
@@ -58,4 +65,17 @@ def build_teaching(config: Config, dataset: Dataset, student: Learner) -> Teachi
         )
     # Other weights and other dropout masks than the student's.
     teacher = build_learner(config.teacher, dataset, seed=config.run.seed + 1)
-    return Teaching(settings, teacher, student, config.algorithm, seed=config.run.seed)
+    roles = classifying_teacher(config.algorithm, settings)
+    return Teaching(settings, teacher, student, roles, seed=config.run.seed)
+
+
+def _calibrator(config: Config, settings: ReducedMetaPseudoLabels, dataset: Dataset) -> Learner:
+    model = build_calibrator(dataset.num_classes, units=settings.calibrator_units, start=settings.calibrator_start)
+    optimization = Optimization(
+        rule=settings.rule,
+        schedule=Constant(),
+        learning_rate=settings.calibrator_learning_rate,
+        total_steps=config.train.steps,
+        l2_weight_decay=settings.calibrator_l2_weight_decay,
+    )
+    return Learner(model, optimization, seed=config.run.seed + 1)

@@ -2,8 +2,13 @@
 
 from metassl_tf.meta.meta_pseudo_labels import MetaPseudoLabels
 from metassl_tf.meta.per_example_weights import PerExampleWeights
+from metassl_tf.meta.reduced_meta_pseudo_labels import ReducedMetaPseudoLabels
 
-META_RULES = {"per_example_weights": PerExampleWeights, "meta_pseudo_labels": MetaPseudoLabels}
+META_RULES = {
+    "per_example_weights": PerExampleWeights,
+    "meta_pseudo_labels": MetaPseudoLabels,
+    "reduced_meta_pseudo_labels": ReducedMetaPseudoLabels,
+}
 
 # Rules with a second network, which the settings `--teacher_...` describe.
 TEACHING_RULES = ("meta_pseudo_labels",)

@@ -34,17 +34,40 @@ NO_FEEDBACK = "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MetaPseudoLabels:
-    """A teacher that labels, a student that learns from it, and the way back."""
+class TeachingSettings:
+    """What every rule with a teacher that hears of its student has."""
 
-    feedback: str = setting(
-        "hard_cosine", "How the student's step tells the teacher what its labels are worth.", choices=(*FORMS, "none")
-    )
     feedback_weight: float = setting(1.0, "Weight of the feedback in the teacher's loss.", minimum=0.0)
     feedback_batch_norm: str = setting(
         "training",
         "Mode of the student's passes over labeled examples: their own statistics, or the moving ones and no dropout.",
         choices=("training", "inference"),
+    )
+    distillation_temperature: float = setting(
+        1.0, "Softmax temperature of the distribution that the student learns from.", above=0.0
+    )
+    student_wait_steps: int = setting(0, "Steps before the student starts to learn.", minimum=0)
+    fine_tune_steps: int = setting(0, "Steps of the student on labeled data alone after the training.", minimum=0)
+    fine_tune_learning_rate: float = setting(1e-5, "Learning rate of these steps, plain gradient descent.", above=0.0)
+    fine_tune_batch_size: int = setting(512, "Labeled examples of one of these steps.", minimum=1)
+
+    def unused_without(self, form: str) -> dict[str, str]:
+        """Shared settings without an effect where the feedback has this form -> the reason."""
+        reasons: dict[str, str] = {}
+        if form == NO_FEEDBACK:
+            reasons |= dict.fromkeys(("feedback_weight", "feedback_batch_norm"), "there is no feedback")
+        if not self.fine_tune_steps:
+            unused = ("fine_tune_learning_rate", "fine_tune_batch_size")
+            reasons |= dict.fromkeys(unused, "--fine_tune_steps is 0")
+        return reasons
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MetaPseudoLabels(TeachingSettings):
+    """A teacher that labels, a student that learns from it, and the way back."""
+
+    feedback: str = setting(
+        "hard_cosine", "How the student's step tells the teacher what its labels are worth.", choices=(*FORMS, "none")
     )
     baseline_decay: float = setting(
         0.99, "Decay of the moving average that is subtracted from the feedback; 0: none.", minimum=0.0, below=1.0
@@ -55,18 +78,11 @@ class MetaPseudoLabels:
         "the distribution itself.",
         choices=("sampled", "argmax", "soft"),
     )
-    distillation_temperature: float = setting(
-        1.0, "Softmax temperature of the distribution that the student learns from.", above=0.0
-    )
     student_label_smoothing: float = setting(
         0.0, "Share of those labels' mass spread over all classes.", minimum=0.0, below=1.0
     )
-    student_wait_steps: int = setting(0, "Steps before the student starts to learn.", minimum=0)
     init_teacher_from: str = setting("", "Workdir, checkpoint or .keras file whose weights the teacher starts from.")
     freeze_teacher: bool = setting(False, "The teacher stays what it was: plain pseudo labels (Eq. 5.1).")
-    fine_tune_steps: int = setting(0, "Steps of the student on labeled data alone after the training.", minimum=0)
-    fine_tune_learning_rate: float = setting(1e-5, "Learning rate of these steps, plain gradient descent.", above=0.0)
-    fine_tune_batch_size: int = setting(512, "Labeled examples of one of these steps.", minimum=1)
 
     @property
     def form(self) -> str:
@@ -86,18 +102,13 @@ class MetaPseudoLabels:
 
     def unused(self) -> dict[str, str]:
         """Settings without an effect under the others -> the reason."""
-        reasons: dict[str, str] = {}
+        reasons = self.unused_without(self.form)
         if self.freeze_teacher:
             reasons["feedback"] = "a teacher that --freeze_teacher holds learns nothing"
-        if self.form == NO_FEEDBACK:
-            reasons |= dict.fromkeys(("feedback_weight", "feedback_batch_norm"), "there is no feedback")
-        else:
+        if self.form != NO_FEEDBACK:
             reasons["student_labels"] = f"--feedback={self.feedback} says what labels the student gets"
         if self.form not in HARD:
             reasons["baseline_decay"] = "there is no coefficient to subtract it from"
         if self.label_form == "argmax":
             reasons["distillation_temperature"] = "--student_labels=argmax has the same class at any temperature"
-        if not self.fine_tune_steps:
-            unused = ("fine_tune_learning_rate", "fine_tune_batch_size")
-            reasons |= dict.fromkeys(unused, "--fine_tune_steps is 0")
         return reasons

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from metassl_tf import losses
 from metassl_tf.algorithms.base import (
+    TEACHER_LABEL,
     Average,
     Batch,
     Context,
@@ -26,8 +27,6 @@ from metassl_tf.algorithms.base import (
 from metassl_tf.learner import distribution
 from metassl_tf.meta.feedback import Labels
 
-TARGET = "teacher_label"
-"""The column of the student's batch that holds distributions over classes, [batch, classes]."""
 _VIEW: View = "strong"
 
 
@@ -95,7 +94,7 @@ class LearnFromTeacher:
     def losses(self, forward: Forward, batch: Batch, context: Context) -> Losses:
         """CE(q, S(x_u; theta_S)) of each example, [batch]."""
         logits = forward({"student": batch.unlabeled.views[self.view]})["student"]
-        given = batch.unlabeled.columns[TARGET]
+        given = batch.unlabeled.columns[TEACHER_LABEL]
         target = (1.0 - self.label_smoothing) * given + self.label_smoothing / logits.shape[-1]
         agrees = tf.cast(tf.argmax(logits, axis=-1) == tf.argmax(given, axis=-1), logits.dtype)
         return Losses(

@@ -6,14 +6,16 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Algorithm, Average, Batch, Context
+from metassl_tf.algorithms.base import TEACHER_LABEL, Algorithm, Average, Batch, Context
 from metassl_tf.learner import distribution
 from metassl_tf.learner.learner import Learner, Updated
 from metassl_tf.learner.step import Evaluated, Pending, Sums, evaluate, reduce_terms, total_sums
 from metassl_tf.meta.feedback import AVERAGED, FORMS, Labels, StudentStep, Verdict, follow, reinforce
 from metassl_tf.meta.meta_pseudo_labels import NO_FEEDBACK, MetaPseudoLabels
+from metassl_tf.meta.reduced_meta_pseudo_labels import ReducedMetaPseudoLabels
+from metassl_tf.meta.roles import Roles
 from metassl_tf.meta.scopes import validation_share
-from metassl_tf.meta.student import LABEL_MAKERS, TARGET, LearnFromTeacher, SharedForward, student_view
+from metassl_tf.meta.student import LABEL_MAKERS, SharedForward
 
 _USEFULNESS, _BASELINE = "feedback/usefulness", "feedback/baseline"
 
@@ -41,13 +43,19 @@ class Teaching:
 
     Attributes:
       settings: of the rule.
-      teacher: learns from labeled data, from its algorithm's own losses and from the feedback.
-      student: learns from the teacher's labels alone.
-      lesson: the student's algorithm.
+      teacher: learns from its algorithm's own losses and from the feedback.
+      student: learns from the teacher's labels.
+      roles: what each of them learns, and from what.
     """
 
     def __init__(
-        self, settings: MetaPseudoLabels, teacher: Learner, student: Learner, algorithm: Algorithm, *, seed: int
+        self,
+        settings: MetaPseudoLabels | ReducedMetaPseudoLabels,
+        teacher: Learner,
+        student: Learner,
+        roles: Roles,
+        *,
+        seed: int,
     ) -> None:
         """Prepares the rule; create it inside `strategy.scope()`.
 
@@ -55,14 +63,11 @@ class Teaching:
           settings: of the rule.
           teacher: the first learner.
           student: the second.
-          algorithm: of the teacher.
+          roles: what each of them learns, and from what.
           seed: of the run; with the step it gives the sampled labels.
         """
         self.settings, self.teacher, self.student = settings, teacher, student
-        self._algorithm, self._seed = algorithm, seed
-        self._view, _ = student_view(algorithm.needs())
-        self._labeled_view = next(iter(algorithm.needs().labeled_views))
-        self.lesson = LearnFromTeacher(view=self._view, label_smoothing=settings.student_label_smoothing)
+        self.roles, self._seed = roles, seed
         self._baseline = keras.Variable(0.0, trainable=False, dtype="float32", name="baseline")
 
     @property
@@ -73,7 +78,7 @@ class Teaching:
     @property
     def algorithm(self) -> Algorithm:
         """The student's."""
-        return self.lesson
+        return self.roles.student
 
     @property
     def state_variables(self) -> dict[str, list[tf.Variable]]:
@@ -100,7 +105,7 @@ class Teaching:
         Args:
           batch: with the views that the algorithm and the student need.
           context: where in the run this is.
-          unlabeled_weight: float32 scalar, on the unlabeled terms of the teacher's own algorithm.
+          unlabeled_weight: float32 scalar, on the unlabeled terms of the run's own algorithm.
           example_weights: float32 [unlabeled batch], on the student's losses; None weighs all by 1.
 
         Returns:
@@ -109,10 +114,11 @@ class Teaching:
           between them under `feedback/..`.
         """
         with tf.GradientTape() as tape:
-            share, sums, averages, labels, new_statistics = self._label(batch, context, unlabeled_weight)
+            of_teacher, of_student = self._unlabeled_weights(unlabeled_weight)
+            share, sums, averages, labels, new_statistics = self._label(batch, context, of_teacher)
             # All forms but one see the student's step from outside.
             with contextlib.nullcontext() if self.settings.form == "soft" else tape.stop_recording():
-                lesson = self.teach(batch, labels, context, example_weights)
+                lesson = self.teach(batch, labels, context, example_weights, unlabeled_weight=of_student)
                 verdict = self._judge(batch, lesson, context)
             signal, heard = self._heard(verdict, labels)
             total = share + self.settings.feedback_weight * signal
@@ -141,16 +147,24 @@ class Teaching:
 
         return Pending(lesson.evaluated, apply)
 
-    def teach(self, batch: Batch, labels: Labels, context: Context, example_weights: tf.Tensor | None) -> Lesson:
+    def teach(
+        self,
+        batch: Batch,
+        labels: Labels,
+        context: Context,
+        example_weights: tf.Tensor | None,
+        *,
+        unlabeled_weight: tf.Tensor,
+    ) -> Lesson:
         """The student's step on the teacher's labels, which nothing has moved yet."""
-        unlabeled = batch.unlabeled._replace(columns={**batch.unlabeled.columns, TARGET: labels.target})
+        unlabeled = batch.unlabeled._replace(columns={**batch.unlabeled.columns, TEACHER_LABEL: labels.target})
         own = batch._replace(unlabeled=unlabeled)
         evaluated = evaluate(
             self.student,
-            self.lesson,
+            self.roles.student,
             own,
             context,
-            unlabeled_weight=tf.ones([]),
+            unlabeled_weight=unlabeled_weight,
             example_weights=example_weights,
         )
         gradient = distribution.all_reduce_sum(evaluated.gradients)
@@ -158,29 +172,35 @@ class Teaching:
         count = weights.shape[0] * distribution.replica_context().num_replicas_in_sync
         return Lesson(
             batch=own,
-            coefficients=(1.0 - self.lesson.label_smoothing) * weights / float(count),
+            coefficients=(1.0 - self.settings.student_label_smoothing) * unlabeled_weight * weights / float(count),
             evaluated=evaluated,
             gradient=gradient,
             updated=self.student.pure_update(gradient, step=self._student_step(context.step)),
         )
 
+    def _unlabeled_weights(self, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The teacher's and the student's: the run's algorithm is one of both's."""
+        one = tf.ones([])
+        return (one, weight) if self.roles.calibrates else (weight, one)
+
     def _label(
         self, batch: Batch, context: Context, unlabeled_weight: tf.Tensor
     ) -> tuple[tf.Tensor, Sums, dict[str, Average], Labels, list[tf.Tensor]]:
         """The teacher's own losses, and its labels, from one pass."""
-        settings, images = self.settings, batch.unlabeled.views[self._view]
+        settings, own = self.settings, self.roles.teacher_batch(batch)
+        inputs = own.unlabeled.views[self.roles.view]
         if settings.freeze_teacher:
-            logits = self.teacher.predict(images, parameters="raw")
+            logits = self.teacher.predict(inputs, parameters="raw")
             share, statistics = tf.zeros([]), list[tf.Tensor]()
             sums, averages = Sums(), dict[str, Average]()
         else:
             forward = self.teacher.begin(context.step)
-            shared = SharedForward(forward, images)
-            losses = self._algorithm.losses(shared, batch, context)
+            shared = SharedForward(forward, inputs)
+            losses = self.roles.teacher.losses(shared, own, context)
             share, sums = reduce_terms(losses, unlabeled_weight)
             averages, statistics = dict(losses.metrics), forward.new_statistics
             if shared.logits is None:
-                raise TypeError(f"{self._algorithm} made no forward pass with the weights that are trained.")
+                raise TypeError(f"{self.roles.teacher} made no forward pass with the weights that are trained.")
             logits = shared.logits
         seed = tf.stack([tf.cast(self._seed & 0x7FFFFFFF, tf.int32), 0x7EAC])
         seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(context.step, tf.int32), alg="philox")
@@ -200,14 +220,16 @@ class Teaching:
 
         def labeled_loss(at: list[tf.Tensor]) -> tf.Tensor:
             forward = student.begin(context.step, at=list(zip(student.parameters, at, strict=True)), training=training)
-            inputs = {"labeled": batch.labeled.views[self._labeled_view]}
+            inputs = {"labeled": batch.labeled.views[self.roles.labeled_view]}
             logits = forward(inputs, update_statistics=False)["labeled"]
             return validation_share(logits, batch.labeled.label)
 
         def log_probability(at: list[tf.Tensor]) -> tf.Tensor:
+            # The very pass that the student's losses come from, with all that is normalised together in it.
             forward = student.begin(context.step, at=list(zip(student.parameters, at, strict=True)))
-            inputs = {"student": lesson.batch.unlabeled.views[self._view]}
-            return tf.nn.log_softmax(forward(inputs, update_statistics=False)["student"])
+            shared = SharedForward(forward, lesson.batch.unlabeled.views[self.roles.view])
+            self.roles.student.losses(shared, lesson.batch, context)
+            return tf.nn.log_softmax(shared.logits)
 
         taken = StudentStep(
             parameters=parameters,

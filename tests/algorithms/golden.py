@@ -87,6 +87,22 @@ def given_labels(settings: Any, network: Network, batch: Batch, progress: float)
     return _labeled_loss(network, batch), total / len(given)
 
 
+def noisy_student(settings: Any, network: Network, batch: Batch, progress: float) -> tuple[float, float]:
+    """arXiv:1911.04252, Algorithm 1, step 4: cross-entropy with labels and with a teacher's distributions."""
+    del progress
+    labeled = _probabilities(network(_array(batch.labeled.views["strong"])))
+    classes, kept = labeled.shape[1], 1 - settings.label_smoothing
+    supervised = [
+        -kept * math.log(row[label]) - settings.label_smoothing / classes * np.log(row).sum()
+        for row, label in zip(labeled, batch.labeled.label.numpy(), strict=True)
+    ]
+    strong = _probabilities(network(_array(batch.unlabeled.views["strong"])))
+    total = 0.0
+    for row, target in zip(strong, _array(batch.unlabeled.columns["teacher_label"]), strict=True):
+        total += sum(-q * math.log(p) for q, p in zip(target, row, strict=True))
+    return sum(supervised) / len(labeled), total / len(strong)
+
+
 def uda(settings: Any, network: Network, batch: Batch, progress: float) -> tuple[float, float]:
     """arXiv:1904.12848, Eq. 1 with the sharpening, masking and training-signal annealing of section 3.2."""
     logits = network(_array(batch.unlabeled.views["weak"]))
@@ -167,5 +183,10 @@ CASES = {
         golden=given_labels,
         alternatives={},
         learns={"cross_entropy": {"labeled"}, "given_label": {"strong"}},
+    ),
+    "noisy_student": Case(
+        golden=noisy_student,
+        alternatives={"label_smoothing": (0.2,)},
+        learns={"cross_entropy": {"labeled"}, "teacher_label": {"strong"}},
     ),
 }

@@ -14,6 +14,7 @@ from metassl_tf.engine import run
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
 from tests.run_results import assert_same_variables, evaluations
+from tests.stored import store_labels
 
 # What makes each algorithm's terms depend on the whole batch.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -23,6 +24,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     | {"unlabeled_ramp_steps": 4},
     "fixmatch": {"threshold": 0.15, "unlabeled_ratio": 2},
     "given_labels": {"given_labels": "truth", "flip_labels": 0.3, "unlabeled_ratio": 2},
+    "noisy_student": {"unlabeled_ratio": 2},
 }
 
 
@@ -49,8 +51,11 @@ def test_two_replicas_equal_one_device(
     if algorithm != "fixmatch":  # reporting and exporting is the same for all
         monkeypatch.setattr(run.Run, "finish", lambda _: {})
     one, two = Workdir(tmp_path / "one"), Workdir(tmp_path / "two")
-    run.train(config(algorithm), one)
-    run.train(config(algorithm), two, strategy=mirrored)
+    stored = {"stored_labels": str(tmp_path / "labels")} if algorithm == "noisy_student" else {}
+    if stored:
+        store_labels(config(algorithm, **stored))
+    run.train(config(algorithm, **stored), one)
+    run.train(config(algorithm, **stored), two, strategy=mirrored)
     assert load_split(str(one.splits)).hash == load_split(str(two.splits)).hash
     for row, other in zip(evaluations(one), evaluations(two), strict=True):
         assert other["step"] == row["step"]

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Algorithm, Batch, Context, Examples
+from metassl_tf.algorithms.base import TEACHER_LABEL, Algorithm, Batch, Context, Examples
 from metassl_tf.learner.learner import Learner, Optimization
 from metassl_tf.learner.schedules import Constant
 from metassl_tf.learner.step import Training
@@ -68,7 +68,7 @@ def optimization(**settings: Any) -> Optimization:
 
 
 def batch_for(algorithm: Algorithm, *, seed: int = 0, labeled: int = LABELED, unlabeled: int = UNLABELED) -> Batch:
-    """Random examples with exactly the views, columns (of classes) and draws that the algorithm says it needs."""
+    """Random examples with exactly the views, columns and draws that the algorithm says it needs."""
     needs = algorithm.needs()
 
     def generator(name: str) -> np.random.Generator:
@@ -83,18 +83,20 @@ def batch_for(algorithm: Algorithm, *, seed: int = 0, labeled: int = LABELED, un
             },
             label=tf.constant(generator(f"{name} label").integers(CLASSES, size=size), tf.int64),
             index=tf.range(size, dtype=tf.int64),
-            columns={
-                column: tf.constant(generator(f"{name} {column}").integers(-1, CLASSES, size=size), tf.int64)
-                for column in columns
-            },
+            columns={column: column_of(column, generator(f"{name} {column}"), size) for column in columns},
         )
+
+    def column_of(column: str, draw: np.random.Generator, size: int) -> tf.Tensor:
+        if column == TEACHER_LABEL:
+            return tf.constant(draw.dirichlet(np.ones(CLASSES), size), tf.float32)
+        return tf.constant(draw.integers(-1, CLASSES, size=size), tf.int64)
 
     draws = {
         name: tf.constant(generator(name).beta(beta.concentration, beta.concentration, size=labeled), tf.float32)
         for name, beta in needs.draws.items()
     }
     return Batch(
-        labeled=side("labeled", list(needs.labeled_views), labeled),
+        labeled=side("labeled", list(needs.labeled_views), labeled, needs.labeled_columns),
         unlabeled=side("unlabeled", list(needs.unlabeled_views), unlabeled, needs.unlabeled_columns),
         draws=draws,
     )

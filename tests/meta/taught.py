@@ -11,6 +11,7 @@ from metassl_tf.algorithms.uda import Uda
 from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.step import Sums
 from metassl_tf.meta.meta_pseudo_labels import MetaPseudoLabels
+from metassl_tf.meta.roles import classifying_teacher
 from metassl_tf.meta.student import student_view
 from metassl_tf.meta.teaching import Teaching
 from tests.learner import tiny
@@ -73,7 +74,8 @@ def make(
             )
             for number in (0, 1)
         ]
-        rule = Teaching(MetaPseudoLabels(**settings), *learners, algorithm, seed=seed)
+        rule_settings = MetaPseudoLabels(**settings)
+        rule = Teaching(rule_settings, *learners, classifying_teacher(algorithm, rule_settings), seed=seed)
 
     def replica_step(batch: Batch, number: tf.Tensor) -> Sums:
         weight = tf.constant(unlabeled_weight)

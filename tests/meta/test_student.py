@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from metassl_tf.algorithms import ALGORITHMS
 from metassl_tf.algorithms.base import Batch
-from metassl_tf.meta.student import TARGET, SharedForward, most_probable, sampled
+from metassl_tf.meta.student import TEACHER_LABEL, SharedForward, most_probable, sampled
 from tests.learner import tiny
 from tests.meta.taught import batch_of, make
 
@@ -70,7 +70,7 @@ def test_any_algorithm_teaches(algorithm: str) -> None:
     batch = batch_of(chosen)
     sums = made.step(batch, tf.constant(0, tf.int64))
     assert all(np.isfinite(value).all() for value in sums.values())
-    assert made.rule.lesson.view in batch.unlabeled.views
+    assert made.rule.roles.view in batch.unlabeled.views
     assert {"student/loss", "feedback/usefulness", "student/agreement"} <= set(sums)
 
 
@@ -85,8 +85,8 @@ def test_teacher_labels_the_images_that_the_student_sees_in_the_pass_of_its_own_
         seen["pass"] = begin(*arguments, **options)
         return seen["pass"]
 
-    def spied_teach(batch: Batch, labels: Any, *rest: Any) -> Any:
-        seen["lesson"] = teach(batch, labels, *rest)
+    def spied_teach(batch: Batch, labels: Any, *rest: Any, **options: Any) -> Any:
+        seen["lesson"] = teach(batch, labels, *rest, **options)
         return seen["lesson"]
 
     monkeypatch.setattr(made.rule.teacher, "begin", spied_begin)
@@ -95,8 +95,8 @@ def test_teacher_labels_the_images_that_the_student_sees_in_the_pass_of_its_own_
     made.rule.begin_step(batch, tiny.context(), tf.ones([]))
     (call,) = seen["pass"].calls
     lesson = seen["lesson"]
-    np.testing.assert_array_equal(lesson.batch.unlabeled.columns[TARGET], tf.nn.softmax(call.logits["strong"]))
-    assert lesson.batch.unlabeled.views[made.rule.lesson.view] is batch.unlabeled.views["strong"]
+    np.testing.assert_array_equal(lesson.batch.unlabeled.columns[TEACHER_LABEL], tf.nn.softmax(call.logits["strong"]))
+    assert lesson.batch.unlabeled.views[made.rule.roles.view] is batch.unlabeled.views["strong"]
 
 
 def test_every_step_and_every_run_samples_anew() -> None:
@@ -104,7 +104,7 @@ def test_every_step_and_every_run_samples_anew() -> None:
     for seed, number in ((5, 0), (5, 0), (5, 1), (6, 0)):
         made = make(freeze_teacher=True, distillation_temperature=5.0, seed=seed)
         lesson = made.rule.begin_step(batch, tiny.context(number), tf.ones([])).evaluated.batch
-        labels.append(lesson.unlabeled.columns[TARGET].numpy())
+        labels.append(lesson.unlabeled.columns[TEACHER_LABEL].numpy())
     np.testing.assert_array_equal(labels[0], labels[1])
     assert (labels[0] != labels[2]).any()
     assert (labels[0] != labels[3]).any()
@@ -117,7 +117,7 @@ def test_temperature_is_of_the_distribution_that_is_taught(temperature: float) -
     pending = made.rule.begin_step(batch, tiny.context(), tf.ones([]))
     logits = made.rule.teacher.predict(batch.unlabeled.views["strong"], parameters="raw")
     expected = tf.nn.softmax(logits / temperature)
-    np.testing.assert_allclose(pending.evaluated.batch.unlabeled.columns[TARGET], expected, rtol=1e-6)
+    np.testing.assert_allclose(pending.evaluated.batch.unlabeled.columns[TEACHER_LABEL], expected, rtol=1e-6)
 
 
 def test_frozen_teacher_stays_and_labels_without_noise() -> None:
@@ -133,7 +133,7 @@ def test_frozen_teacher_stays_and_labels_without_noise() -> None:
 def test_agreement_is_with_what_was_taught() -> None:
     evaluated = make(freeze_teacher=True).rule.begin_step(batch_of(), tiny.context(), tf.ones([])).evaluated
     (call,) = evaluated.forward.calls
-    taught = evaluated.batch.unlabeled.columns[TARGET].numpy().argmax(axis=1)
+    taught = evaluated.batch.unlabeled.columns[TEACHER_LABEL].numpy().argmax(axis=1)
     agreement = evaluated.losses.metrics["agreement"].values.numpy()
     np.testing.assert_array_equal(agreement, call.logits["student"].numpy().argmax(axis=1) == taught)
     assert set(agreement) == {0.0, 1.0}

@@ -9,7 +9,7 @@ import tensorflow as tf
 from metassl_tf import losses
 from metassl_tf.algorithms.base import Batch
 from metassl_tf.meta.feedback import HARD
-from metassl_tf.meta.student import TARGET
+from metassl_tf.meta.student import TEACHER_LABEL
 from tests.learner import tiny
 from tests.meta.taught import RATE, Made, Nothing, batch_of, flat, make, teacher_change, weights_of
 
@@ -33,7 +33,7 @@ class WrittenOut:
 
     def __init__(self, made: Made, batch: Batch, *, smoothing: float, weights: Any, temperature: float = 1.0) -> None:
         self.teacher, self.student = ([tf.constant(part) for part in weights_of(own)] for own in made.learners)
-        self.images, self.batch = batch.unlabeled.views[made.rule.lesson.view], batch
+        self.images, self.batch = batch.unlabeled.views[made.rule.roles.view], batch
         self.temperature, self.smoothing = temperature, smoothing
         self.weights = tf.ones([tiny.UNLABELED]) if weights is None else weights
 
@@ -95,7 +95,7 @@ def test_teacher_is_reinforced_by_what_its_samples_were_worth(form: str) -> None
     batch = batch_of(Nothing())
     own = WrittenOut(made, batch, smoothing=0.2, weights=SOME_WEIGHTS, temperature=2.0)
     pending = made.rule.begin_step(batch, tiny.context(), tf.ones([]), SOME_WEIGHTS)
-    target = pending.evaluated.batch.unlabeled.columns[TARGET]
+    target = pending.evaluated.batch.unlabeled.columns[TEACHER_LABEL]
     own.take(target)
     product = np.dot(flat(own.slope), flat(own.gradient))
     lengths = np.linalg.norm(flat(own.slope)) * np.linalg.norm(flat(own.gradient))

@@ -45,9 +45,14 @@ class FakeTraining:
         self.aurocs: dict[str, dict[str, float | None]] = {}
 
     def __call__(self, command: Sequence[str], log: Path) -> int:
-        assert list(command[:3]) == [sys.executable, "-m", "metassl_tf.train"]
+        assert list(command[:2]) == [sys.executable, "-m"]
         flags = dict(flag.removeprefix("--").split("=", 1) for flag in command[3:])
         self.commands.append(flags)
+        if command[2] == "metassl_tf.label":
+            assert Workdir(flags["teacher"]).result.exists()
+            log.write_text("error: no such model.\n")
+            return int("label" in self.fail)
+        assert command[2] == "metassl_tf.train"
         workdir = Workdir(flags["workdir"])
         name = Path(flags["flagfile"]).stem
         if name in self.fail:
@@ -218,6 +223,32 @@ def test_what_is_compared_and_what_tells_is_written_as_well(training: FakeTraini
     header = FIRST.path.read_text()
     assert "(n = 3: seeds 0, 1, 3)\n#            +20.00 ± 0.00 points to second, better in 2 of 2\n" in header
     assert FIRST.with_measured() == header
+
+
+@pytest.mark.parametrize(("flag", "labels"), [("stored_labels", "labels_1"), ("given_labels", "seed_1")])
+def test_a_teacher_comes_first(flag: str, labels: str, training: FakeTraining) -> None:
+    text = FIRST.path.read_text().replace("# Measured:", "# Teacher:   second\n# Measured:")
+    FIRST.path.write_text(f"{text}--{flag}=runs/labels\n")
+    paper_table("--runs=flags/toy/first.flags", "--seeds=1", "--data_dir=somewhere")
+    teacher, *labeling, student = training.commands
+    assert [Path(flags["flagfile"]).stem for flags in (teacher, student)] == ["second", "first"]
+    assert Path(student[flag]).name == labels
+    if labeling:
+        assert labeling[0]["teacher"] == teacher["workdir"]
+        assert labeling[0]["stored_labels"] == student[flag]
+        assert labeling[0].items() >= {"seed": "1", "split_seed": "1", "data_dir": "somewhere"}.items()
+    assert len(labeling) == (flag == "stored_labels")
+    training.commands.clear()
+    paper_table("--runs=flags/toy/first.flags", "--seeds=1,2", "--data_dir=somewhere")
+    assert {flags["seed"] for flags in training.commands} == {"2"}
+
+
+def test_labeling_that_fails_is_reported(training: FakeTraining) -> None:
+    text = FIRST.path.read_text().replace("# Measured:", "# Teacher:   second\n# Measured:")
+    FIRST.path.write_text(f"{text}--stored_labels=runs/labels\n")
+    training.fail.add("label")
+    message = str(paper_table("--runs=flags/toy/first.flags", "--seeds=1"))
+    assert "toy/first, seed 1: labeling ended with status 1. error: no such model." in message
 
 
 @pytest.mark.usefixtures("training")

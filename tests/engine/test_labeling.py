@@ -1,0 +1,159 @@
+"""A teacher that labels, and students that learn from what it said: from command to result."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metassl_tf.config import Config
+from metassl_tf.engine import run, stored_labels
+from metassl_tf.engine.labeling import label_examples
+from metassl_tf.engine.load import load_split_examples
+from metassl_tf.engine.predictor import from_saved, predict_examples
+from metassl_tf.engine.stored_labels import LabelStore
+from metassl_tf.engine.workdir import Workdir
+from metassl_tf.errors import UserError
+from tests.run_results import assert_same_variables, evaluations
+from tests.trained_runs import trained
+
+# The data of the run that `trained` makes of digits.
+DATA = {"num_validation": 30, "normalization": "mean_std", "threshold": None, "algorithm": "noisy_student"}
+
+
+@pytest.fixture
+def student(tiny_config: Callable[..., Config], tmp_path: Path) -> Callable[..., Config]:
+    def make(**changes: Any) -> Config:
+        return tiny_config(
+            **{**DATA, "stored_labels": str(tmp_path / "labels"), "steps": 6, "eval_steps": 3, **changes}
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("part_size", [8192, 40])  # 40: a part has labeled and unlabeled examples
+def test_stored_distributions_are_the_teachers(
+    student: Callable[..., Config], part_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_labels, "PART_SIZE", part_size)
+    config, teacher = student(), trained("digits")
+    labeled = label_examples(config, teacher.root)
+    dataset, split, parts = load_split_examples(config)
+    stored = LabelStore(Path(config.data.stored_labels)).read(split, dataset.class_names)
+    predictor = from_saved(teacher.export)
+    for own, part in ((stored.labeled, parts.labeled), (stored.unlabeled, parts.unlabeled)):
+        logits = predict_examples(predictor, part, batch_size=64)["model"]
+        np.testing.assert_allclose(own, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), atol=1e-5)
+        np.testing.assert_allclose(own.sum(axis=1), 1.0, atol=1e-5)
+    said = stored.unlabeled.argmax(axis=1)
+    assert labeled.accuracy == pytest.approx(np.mean(said == parts.unlabeled.labels))
+    assert labeled.counts == tuple(np.bincount(said, minlength=10))
+    assert f"right          {labeled.accuracy:.2%}" in labeled.describe()
+
+
+def test_labeling_goes_on_where_it_was_stopped(student: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_labels, "PART_SIZE", 500)
+    config = student()
+    write, written = LabelStore.write, []
+
+    def stopped_at_the_third(self: LabelStore, part: int, distributions: Any) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(part)
+        write(self, part, distributions)
+
+    monkeypatch.setattr(LabelStore, "write", stopped_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        label_examples(config, trained("digits").root)
+    with pytest.raises(UserError, match="not complete"):
+        run.setup.build(config)
+    monkeypatch.setattr(LabelStore, "write", lambda *args: (written.append(args[1]), write(*args)))
+    label_examples(config, trained("digits").export)
+    assert written == [0, 1, 2]
+    label_examples(config, trained("digits").export)
+    assert written == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"most_confident_per_class": 20, "balance_classes": "true"},
+        {"meta": "reduced_meta_pseudo_labels", "fine_tune_steps": 2},
+        {"meta": "reduced_meta_pseudo_labels", "feedback": "none", "calibrator_start": "random"},
+        {"meta": "reduced_meta_pseudo_labels,per_example_weights", "num_meta_validation": 20},
+    ],
+)
+def test_students_learn_from_stored_labels(
+    student: Callable[..., Config], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    data = {name: value for name, value in changes.items() if name == "num_meta_validation"}
+    label_examples(student(**data), trained("digits").root)
+    config, workdir = student(**changes), Workdir(tmp_path / "student")
+    result = run.train(config, workdir)
+    assert 0 <= result["test_accuracy"] <= 1
+    row = evaluations(workdir)[-1]["train"]
+    prefix = "student/" if "meta" in changes else ""
+    assert 0 < row[f"{prefix}teacher_label_accuracy"] < 1
+    assert ("feedback/cosine" in row) == (changes.get("feedback") != "none" and "meta" in changes)
+    assert ("fine_tuned" in json.loads(workdir.result.read_text())) == ("fine_tune_steps" in changes)
+    assert (workdir.report / "index.html").is_file()
+
+
+def test_kill_and_resume_is_bit_identical(
+    student: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = student(meta="reduced_meta_pseudo_labels", checkpoint_steps=2)
+    label_examples(config, trained("digits").root)
+    whole, parts = Workdir(tmp_path / "whole"), Workdir(tmp_path / "parts")
+    monkeypatch.setattr(run.Run, "finish", lambda _: {})  # what is trained is all that matters
+    run.train(config, whole)
+    save = run.Run._save
+
+    def killed(self: run.Run, step: int) -> None:
+        save(self, step)
+        if step == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run.Run, "_save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.train(config, parts)
+    monkeypatch.setattr(run.Run, "_save", save)
+    run.train(config, parts)
+    assert_same_variables(whole, parts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"meta": "reduced_meta_pseudo_labels", "algorithm": "fixmatch", "stored_labels": None},
+            r"--algorithm learns from none. Expected --algorithm=noisy_student",
+        ),
+        (
+            {"meta": "reduced_meta_pseudo_labels,meta_pseudo_labels"},
+            r"--meta=reduced_meta_pseudo_labels,meta_pseudo_labels names two teachers of one student. Expected one",
+        ),
+        ({"algorithm": "fixmatch"}, r"--stored_labels has no effect here: --algorithm=fixmatch uses no stored labels"),
+        ({"meta": "reduced_meta_pseudo_labels", "teacher_model": "mlp"}, r"--teacher_model has no effect without"),
+        ({"meta": "reduced_meta_pseudo_labels", "feedback": "hard"}, r"--feedback=hard is not known.*soft_jvp, soft"),
+    ],
+)
+def test_mistakes_are_explained(student: Callable[..., Config], changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        run.setup.build(student(**changes))
+
+
+def test_mistakes_of_the_command(student: Callable[..., Config], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--stored_labels is missing. Expected the folder"):
+        label_examples(student(stored_labels=None), trained("digits").root)
+    with pytest.raises(UserError, match=r"--teacher=.*nowhere does not exist"):
+        label_examples(student(), tmp_path / "nowhere")
+    with pytest.raises(
+        UserError, match=r"--teacher=.* is a model of examples \[8, 8, 1\].*here they are \[16, 16, 1\]"
+    ):
+        label_examples(student(image_size=16), trained("digits").root)
+    label_examples(student(), trained("digits").root)
+    with pytest.raises(UserError, match=r"holds labels of other examples: there split_seed is 0"):
+        label_examples(student(split_seed=1), trained("digits").root)
