@@ -1,7 +1,7 @@
 """One training step: from per-example terms to an update. The only place where losses are reduced."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -100,13 +100,20 @@ def evaluate(
     *,
     unlabeled_weight: tf.Tensor,
     example_weights: tf.Tensor | None = None,
+    at: Sequence[tf.Tensor] | None = None,
 ) -> Evaluated:
-    """The first half of a step: forward, losses, gradients; see `Training.begin_step`."""
+    """The first half of a step: forward, losses, gradients; see `Training.begin_step`.
+
+    `at` are the values of the learner's parameters, where they were read before; an equal pass with the same tensors
+    is then made once.
+    """
+    parameters = learner.trainable_variables if at is None else list(at)
     with tf.GradientTape() as tape:
-        forward = learner.begin(context.step)
+        tape.watch(parameters)
+        forward = learner.begin(context.step, at=[] if at is None else list(zip(learner.parameters, at, strict=True)))
         losses = algorithm.losses(forward, batch, context)
         share, sums = reduce_terms(losses, unlabeled_weight, example_weights)
-    gradients = tape.gradient(share, learner.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    gradients = tape.gradient(share, parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return Evaluated(batch, unlabeled_weight, forward, losses, gradients, sums)
 
 

@@ -25,6 +25,7 @@ class Lesson(NamedTuple):
 
     Attributes:
       batch: the student's, with the labels.
+      parameters: of the student, before the step.
       coefficients: what the cross-entropy of each example counts in the global loss, [batch].
       evaluated: its losses, and the gradient of this replica's share.
       gradient: of the loss over the global batch.
@@ -32,6 +33,7 @@ class Lesson(NamedTuple):
     """
 
     batch: Batch
+    parameters: list[tf.Tensor]
     coefficients: tf.Tensor
     evaluated: Evaluated
     gradient: list[tf.Tensor]
@@ -159,6 +161,7 @@ class Teaching:
         """The student's step on the teacher's labels, which nothing has moved yet."""
         unlabeled = batch.unlabeled._replace(columns={**batch.unlabeled.columns, TEACHER_LABEL: labels.target})
         own = batch._replace(unlabeled=unlabeled)
+        parameters = [tf.convert_to_tensor(parameter.value) for parameter in self.student.parameters]
         evaluated = evaluate(
             self.student,
             self.roles.student,
@@ -166,12 +169,14 @@ class Teaching:
             context,
             unlabeled_weight=unlabeled_weight,
             example_weights=example_weights,
+            at=parameters,
         )
         gradient = distribution.all_reduce_sum(evaluated.gradients)
         weights = tf.ones_like(labels.target[:, 0]) if example_weights is None else example_weights
         count = weights.shape[0] * distribution.replica_context().num_replicas_in_sync
         return Lesson(
             batch=own,
+            parameters=parameters,
             coefficients=(1.0 - self.settings.student_label_smoothing) * unlabeled_weight * weights / float(count),
             evaluated=evaluated,
             gradient=gradient,
@@ -213,10 +218,9 @@ class Teaching:
             return Verdict()
         step, moves = self._student_step(context.step), self._student_moves(context.step)
         student, training = self.student, self.settings.feedback_batch_norm == "training"
-        parameters = [tf.convert_to_tensor(parameter.value) for parameter in student.parameters]
 
         def stays(moved: list[tf.Tensor]) -> list[tf.Tensor]:
-            return [tf.where(moves, there, here) for there, here in zip(moved, parameters, strict=True)]
+            return [tf.where(moves, there, here) for there, here in zip(moved, lesson.parameters, strict=True)]
 
         def labeled_loss(at: list[tf.Tensor]) -> tf.Tensor:
             forward = student.begin(context.step, at=list(zip(student.parameters, at, strict=True)), training=training)
@@ -232,7 +236,7 @@ class Teaching:
             return tf.nn.log_softmax(shared.logits)
 
         taken = StudentStep(
-            parameters=parameters,
+            parameters=lesson.parameters,
             gradient=lesson.gradient,
             moved=stays(lesson.updated.values),
             update=lambda gradient: stays(student.pure_update(gradient, step=step).values),
