@@ -31,7 +31,9 @@ class DataSettings:
     data_dir: str = setting("", "Folder of images, .npz file, or TFDS folder (else TFDS_DATA_DIR).")
     download: bool = setting(False, "Let TFDS download a missing dataset; nothing else ever uses the network.")
     unlabeled_dataset: str = setting(
-        "", "Another source of unlabeled examples, such as tfds:svhn_cropped:extra or image_folder:DIR."
+        "",
+        "Another source of unlabeled examples, such as tfds:svhn_cropped:extra or image_folder:DIR; labeled: none but "
+        "the labeled ones.",
     )
     num_labeled: int = setting(0, "Labeled examples in the whole set, not per class; 0 takes all.", minimum=0)
     num_validation: int = setting(0, "Validation examples, set apart from the labeled and unlabeled ones.", minimum=0)

@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from metassl_tf import flag_definitions
+from metassl_tf.algorithms import ALGORITHMS
 from metassl_tf.config import Config
 from metassl_tf.meta import META_RULES
+from metassl_tf.meta.meta_pseudo_labels import MetaPseudoLabels
 
 BASE = "base"
 """Name of the variant without changes."""
+FEEDBACK = MetaPseudoLabels().feedback
+"""The form of feedback where its form is not what is asked about: the default."""
 
 Changes = Mapping[str, Any]
 
@@ -72,7 +76,7 @@ def changed(config: Config, changes: Changes) -> Config:
 
     Args:
       config: any.
-      changes: setting -> value; `meta`, names of `META_RULES`, starts from the rules' defaults.
+      changes: setting -> value; `algorithm` and `meta`, names of these, start from the defaults of what they name.
 
     Returns:
       The new config. What has no effect in it stays as it was: `to_flagfile` leaves it out.
@@ -80,6 +84,8 @@ def changed(config: Config, changes: Changes) -> Config:
     Raises:
       ValueError: the config has no such setting.
     """
+    if "algorithm" in changes:
+        config = dataclasses.replace(config, algorithm=ALGORITHMS[changes["algorithm"]]())
     if "meta" in changes:
         config = dataclasses.replace(config, meta=tuple(META_RULES[name]() for name in changes["meta"]))
     if unknown := changes.keys() - config.values().keys():
@@ -118,7 +124,9 @@ BASES = {
     "polluted": Base(
         "FixMatch, unknown classes", "flags/digits/weights_polluted.flags", {"unlabeled_ratio": 3}, ("pollution",)
     ),
-    "supervised": Base("Supervised teacher", "flags/digits/supervised_40.flags", {}, ("teachers",)),
+    "supervised": Base(
+        "Supervised teacher", "flags/digits/supervised_40.flags", {}, ("teachers", "regularization", "amounts")
+    ),
     "uda": Base("UDA teacher", "flags/digits/uda_40.flags", {}, ("feedback",)),
 }
 
@@ -154,10 +162,28 @@ def _teacher(title: str, own: Changes) -> dict[str, Variant]:
     return {
         title: Variant(own, reference=title),
         control: Variant(_taught("none", **views), reference=title),
-        f"{title}, Meta Pseudo Labels": Variant(_taught("hard_cosine", **views), reference=control),
+        f"{title}, Meta Pseudo Labels": Variant(_taught(FEEDBACK, **views), reference=control),
     }
 
 
+def _amounts(number: int) -> dict[str, Variant]:
+    """The methods of the thesis' figure with so many labels."""
+    labels = {"num_labeled": number}
+    uda = {"algorithm": "uda", "strong_policy": "digits", "unlabeled_ratio": 3, **labels}
+    supervised = f"supervised, {number} labels"
+    return {
+        supervised: Variant(labels, reference=supervised),
+        f"RandAugment, {number} labels": Variant(
+            {"labeled_view": "strong", "strong_policy": "digits", **labels}, reference=supervised
+        ),
+        f"UDA, {number} labels": Variant(uda, reference=supervised),
+        f"UDA and Meta Pseudo Labels, {number} labels": Variant(
+            _taught(FEEDBACK, **uda), reference=f"UDA, {number} labels"
+        ),
+    }
+
+
+_LABELED = {"unlabeled_dataset": "labeled", "unlabeled_ratio": 1, "strong_policy": "weak"}
 _SAMPLED, _SOFT = "no feedback, sampled labels", "no feedback, soft labels"
 
 
@@ -237,12 +263,29 @@ GROUPS = {
     ),
     "teachers": Group(
         "Teachers, with and without a student",
-        "arXiv:2003.10580v1, Table 1",
+        "arXiv:2003.10580v1, Table 1; H. Pham's thesis, Table 5.10",
         {
             **_teacher("supervised", {}),
             **_teacher("label smoothing", {"label_smoothing": 0.1}),
             **_teacher("RandAugment", {"labeled_view": "strong", "strong_policy": "digits"}),
+            **_teacher("mixup", {"mixup": 0.5}),
+            **_teacher("Pseudo-Label", {"algorithm": "pseudo_label", "threshold": 0.95, "unlabeled_ratio": 3}),
         },
+    ),
+    "regularization": Group(
+        "The labeled examples alone, and no RandAugment",
+        "H. Pham's thesis, Table 5.9",
+        {
+            "supervised": Variant({}, reference="supervised"),
+            "label smoothing": Variant({"label_smoothing": 0.1}, reference="supervised"),
+            "student without feedback": Variant(_taught("none", **_LABELED), reference="supervised"),
+            "Meta Pseudo Labels": Variant(_taught(FEEDBACK, **_LABELED), reference="supervised"),
+        },
+    ),
+    "amounts": Group(
+        "Number of labels",
+        "H. Pham's thesis, Figure 5.5",
+        {name: variant for number in (20, 40, 100, 200, 400) for name, variant in _amounts(number).items()},
     ),
     "feedback": Group(
         "Forms of feedback",

@@ -199,6 +199,8 @@ POLICIES = {
         final_cutout=0.25,
         fill=0,
     ),
+    # A weak view of its own and nothing more, where RandAugment is to be left out.
+    "weak": Policy(operations=("identity",), num_layers=0, final_cutout=0.0),
 }
 """Name -> policy."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from metassl_tf.data.digits import Digits
-from metassl_tf.data.examples import Dataset, Examples, LoadRequest, Source
+from metassl_tf.data.examples import Dataset, Examples, LoadRequest, Source, empty_like
 from metassl_tf.data.image_folder import ImageFolder
 from metassl_tf.data.npz import Npz
 from metassl_tf.data.tfds_source import TfdsSource
@@ -31,6 +31,9 @@ SOURCES: dict[str, type[Any]] = {
 
 # Names that stand for a longer value; a split may follow: svhn_cropped:train+extra.
 SHORT_NAMES = {name: f"tfds:{name}" for name in ("cifar10", "cifar100", "svhn_cropped")}
+
+LABELED = "labeled"
+"""The value of `--unlabeled_dataset` for labeled examples alone."""
 
 _WITH_ARGUMENT = ("tfds", "image_folder", "npz")
 
@@ -133,7 +136,8 @@ def load_unlabeled(
     """Gives a dataset the unlabeled pool that `--unlabeled_dataset` names, in place of its own.
 
     Args:
-      spec: any source or split: `tfds:svhn_cropped:extra`, `image_folder:DIR`, `npz:FILE`, `cifar100`.
+      spec: any source or split: `tfds:svhn_cropped:extra`, `image_folder:DIR`, `npz:FILE`, `cifar100`; or `labeled` for
+        a pool without examples, to which a split adds the labeled ones.
       dataset: the dataset that is trained on; images are resized and recolored to its shape.
       data_dir: folder of prepared TFDS datasets.
       download: let TFDS download a missing dataset.
@@ -148,6 +152,8 @@ def load_unlabeled(
     Raises:
       UserError: the name is not known, the data are missing, or they are images for points.
     """
+    if spec == LABELED:
+        return dataclasses.replace(dataset, name=f"{dataset.name} + {spec}", unlabeled=empty_like(dataset.train))
     family, argument = parse_dataset(spec, "--unlabeled_dataset")
     request = LoadRequest(
         argument=os.path.expanduser(argument),

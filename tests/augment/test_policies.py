@@ -28,6 +28,7 @@ LISTS = {
     "thesis_cifar": (UDA - {"cutout"}) | {"sample_pairing"},
     "thesis_svhn": UDA - {"cutout", "rotate", "translate_x"},
     "digits": GEOMETRY | {"sharpness"},
+    "weak": {"identity"},
 }
 
 

@@ -48,10 +48,21 @@ def test_order(start: str, weak_after: bool, expected: tf.Tensor) -> None:
         ("thesis_cifar", "weak_view", True),
         ("thesis_svhn", "weak_view", True),
         ("digits", "weak", False),
+        ("weak", "weak", False),
     ],
 )
 def test_the_papers_orders(name: str, start: str, weak_after: bool) -> None:
     assert (POLICIES[name].start, POLICIES[name].weak_after) == (start, weak_after)
+
+
+def test_the_weak_policy_is_the_weak_augmentation() -> None:
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8))
+    weak = functools.partial(weak_augment, flip=True)
+    seed = tf.constant([1, 2])
+    strong = strong_augment(images, tf.zeros_like(images), seed, policy=POLICIES["weak"], weak=weak)
+    expected = weak(images, tf.unstack(tf.random.split(seed, 3, alg="philox"))[0])
+    np.testing.assert_array_equal(strong, expected)
+    assert (strong.numpy() != images.numpy()).any()
 
 
 @pytest.mark.parametrize("name", ["fixmatch", "uda", "mpl"])

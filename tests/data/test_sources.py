@@ -117,6 +117,15 @@ def test_a_dataset_as_its_own_pool_leaks_nothing() -> None:
     assert (parts.unlabeled.labels >= 0).all()
 
 
+def test_labeled_examples_alone() -> None:
+    """As regularisation: the unlabeled examples are the labeled ones (H. Pham's thesis, 5.7.10)."""
+    dataset = load_unlabeled("labeled", load_dataset("digits"))
+    split = make_split(dataset, num_labeled=40, num_validation=100)
+    np.testing.assert_array_equal(split.unlabeled, np.sort(split.labeled))
+    assert len(split_examples(dataset, split).unlabeled) == 40
+    assert len(make_split(dataset, num_labeled=40, labeled_in_unlabeled=False).unlabeled) == 0
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
