@@ -131,14 +131,9 @@ def measure(base: str, group: str, case: Case, seed: int, *, runs_dir: Path) -> 
         date=date,
         commit=commit,
         versions=result["versions"],
-        teacher_accuracy=_accuracy_of(result, "teacher"),
-        fine_tuned_accuracy=_accuracy_of(result, "fine_tuned"),
+        teacher_accuracy=runs.accuracy_of(result, "teacher"),
+        fine_tuned_accuracy=runs.accuracy_of(result, "fine_tuned"),
     )
-
-
-def _accuracy_of(result: Mapping[str, Any], name: str) -> float | None:
-    accuracy: float | None = result[name]["test"]["ema"]["accuracy"] if name in result else None
-    return accuracy
 
 
 @dataclasses.dataclass(frozen=True)

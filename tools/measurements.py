@@ -27,6 +27,7 @@ FIELDS = ("Paper", "Command", "Hardware", "Time", "Expected", "Measured")
 folder, without its suffix: `Compared`, whose runs these are compared with seed by seed, and `Teacher`, whose run of the
 same seed makes the labels that these learn from."""
 AUROCS = ("weight", "confidence", "agreement")
+BESIDE = {"fine_tuned": "after fine-tuning", "teacher": "of the teacher"}
 NOT_YET = "not yet"
 README_MARKS = ("<!-- results -->\n", "<!-- /results -->\n")
 
@@ -50,6 +51,8 @@ class Measurement:
       commit: of this repository; `unknown` without git, `+changes` where the package differed from the commit.
       note: what distinguishes the data or the machine, such as `a JPEG-compressed copy`; may be empty.
       versions: package -> version.
+      beside: test accuracy of the other networks of the run: `teacher`, and the student once it is `fine_tuned`; empty
+        for a run of one network.
       aurocs: for telling which unlabeled examples can be trusted, of what was measured: `weight`, `confidence` of the
         model, and its `agreement` with the given label; empty for a run that learns no weights.
     """
@@ -64,6 +67,7 @@ class Measurement:
     note: str
     versions: dict[str, str]
     aurocs: dict[str, float] = dataclasses.field(default_factory=dict)
+    beside: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +145,10 @@ class Flagfile:
                 found.append(
                     f"{with_spread(ahead, sign=True)} points to {other.path.stem}, better in {better_of(ahead)}"
                 )
+        for name, text in BESIDE.items():
+            values = [100 * run.beside[name] for run in runs if name in run.beside]
+            if values:
+                found.append(f"{with_spread(values)} % {text}")
         for name in AUROCS:
             values = [run.aurocs[name] for run in runs if name in run.aurocs]
             if values:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metassl_tf.engine.workdir import Workdir
-from tools.measurements import AUROCS, Flagfile, Measurement
+from tools.measurements import AUROCS, BESIDE, Flagfile, Measurement
 
 
 class RunFailedError(Exception):
@@ -124,8 +124,15 @@ def measure(flagfile: Flagfile, seed: int, *, runs_dir: Path, given: Sequence[st
         commit=commit,
         note=note,
         versions=result["versions"],
+        beside={name: own for name in BESIDE if (own := accuracy_of(result, name)) is not None},
         aurocs={name: result[f"{name}_auroc"] for name in AUROCS if result.get(f"{name}_auroc") is not None},
     )
+
+
+def accuracy_of(result: dict[str, Any], name: str) -> float | None:
+    """Test accuracy of another network of a run: its `teacher`, or the `fine_tuned` student; None without one."""
+    accuracy: float | None = result[name]["test"]["ema"]["accuracy"] if name in result else None
+    return accuracy
 
 
 def _labels_of_teacher(flagfile: Flagfile, seed: int, *, runs_dir: Path, given: Sequence[str]) -> list[str]:

@@ -36,13 +36,13 @@ class FakeTraining:
     Attributes:
       commands: every command that was launched, without the program.
       fail: names of flagfiles whose runs fail.
-      aurocs: seed -> what else is in the result.
+      more: seed -> what else is in the result.
     """
 
     def __init__(self) -> None:
         self.commands: list[dict[str, str]] = []
         self.fail: set[str] = set()
-        self.aurocs: dict[str, dict[str, float | None]] = {}
+        self.more: dict[str, dict[str, Any]] = {}
 
     def __call__(self, command: Sequence[str], log: Path) -> int:
         assert list(command[:2]) == [sys.executable, "-m"]
@@ -65,7 +65,7 @@ class FakeTraining:
             "step": 3,
             "seconds": 2.0 + int(flags["seed"]),
             "versions": {"metassl_tf": "1.0"},
-            **self.aurocs.get(flags["seed"], {}),
+            **self.more.get(flags["seed"], {}),
         }
         workdir.result.write_text(json.dumps(result))
         return 0
@@ -209,7 +209,7 @@ def test_headers_and_readme_are_written_from_the_data(training: FakeTraining, pr
 def test_what_is_compared_and_what_tells_is_written_as_well(training: FakeTraining) -> None:
     """First less second of the same seed is 20 points, and seed 3 has no counterpart."""
     FIRST.path.write_text(FIRST.path.read_text().replace("# Measured:", "# Compared:  second\n# Measured:"))
-    training.aurocs = {
+    training.more = {
         "0": {"weight_auroc": 0.9, "confidence_auroc": None, "agreement_auroc": 0.75},
         "1": {"weight_auroc": 0.8, "agreement_auroc": 0.75},
     }
@@ -249,6 +249,17 @@ def test_labeling_that_fails_is_reported(training: FakeTraining) -> None:
     training.fail.add("label")
     message = str(paper_table("--runs=flags/toy/first.flags", "--seeds=1"))
     assert "toy/first, seed 1: labeling ended with status 1. error: no such model." in message
+
+
+def test_other_networks_of_a_run_stand_beside_it(training: FakeTraining) -> None:
+    for seed, accuracy in ((0, 0.8), (1, 0.82)):
+        others = {
+            name: {"test": {"ema": {"accuracy": accuracy + more}}}
+            for name, more in (("teacher", 0), ("fine_tuned", 0.1))
+        }
+        training.more[str(seed)] = others
+    paper_table("--runs=flags/toy/first.flags", "--seeds=0,1")
+    assert FIRST.comparisons() == ["91.00 ± 1.41 % after fine-tuning", "81.00 ± 1.41 % of the teacher"]
 
 
 @pytest.mark.usefixtures("training")
