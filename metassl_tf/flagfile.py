@@ -5,11 +5,10 @@ from typing import Any
 from metassl_tf.algorithms.base import GIVEN_LABEL, TEACHER_LABEL
 from metassl_tf.config import Config
 
+_RAMP = ("unlabeled_weight", "unlabeled_ramp", "unlabeled_ramp_steps")
 _UNLABELED = (
+    *_RAMP,
     "unlabeled_ratio",
-    "unlabeled_weight",
-    "unlabeled_ramp",
-    "unlabeled_ramp_steps",
     "unlabeled_dataset",
     "labeled_in_unlabeled",
     "pollute_unlabeled",
@@ -33,6 +32,8 @@ def unused(config: Config) -> dict[str, str]:
     reasons: dict[str, str] = {}
     if not needs.unlabeled_views:
         reasons |= dict.fromkeys(_UNLABELED, f"--algorithm={config.train.algorithm} uses no unlabeled examples")
+    elif not config.algorithm.needs().unlabeled_views:
+        reasons |= dict.fromkeys(_RAMP, f"--algorithm={config.train.algorithm} has no unlabeled loss of its own")
     elif config.train.unlabeled_ramp == "constant":
         reasons["unlabeled_ramp_steps"] = "--unlabeled_ramp=constant does not grow"
     if needs.unlabeled_views and not config.data.pollute_unlabeled:

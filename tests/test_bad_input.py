@@ -37,6 +37,9 @@ NO_EFFECT = {
     "--algorithm=supervised --unlabeled_ratio=3": r"--unlabeled_ratio has no effect .* no unlabeled .* left out\.",
     "--algorithm=pseudo_label --strong_layers=2": r"--strong_layers has no effect here: .* uses no strong view",
     "--unlabeled_ramp_steps=4": r"--unlabeled_ramp_steps has no effect here: --unlabeled_ramp=constant does not grow",
+    "--algorithm=supervised --meta=meta_pseudo_labels --unlabeled_weight=2": (
+        r"--unlabeled_weight has no effect here: --algorithm=supervised has no unlabeled loss of its own"
+    ),
     "--tpu=local": r"--tpu has no effect here: --distribution is not tpu",
 }
 NUMBERS = {

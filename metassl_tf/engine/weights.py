@@ -1,5 +1,6 @@
 """Learned weights in a run: built from the settings, and said clearly when they cannot be learned or will not move."""
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -10,6 +11,7 @@ from metassl_tf.config import Config
 from metassl_tf.data.examples import Dataset, Examples
 from metassl_tf.data.splits import Split
 from metassl_tf.errors import UserError
+from metassl_tf.meta.meta_pseudo_labels import TeachingSettings
 from metassl_tf.meta.per_example_weights import PerExampleWeights
 from metassl_tf.meta.weight_table import WeightTable
 from metassl_tf.meta.weighting import WeightedTraining, Weighting
@@ -46,6 +48,11 @@ def build_weighting(
     settings = config.meta_rule(PerExampleWeights)
     if settings is None:
         return None
+    teaching = config.meta_rule(TeachingSettings)
+    if teaching:
+        # Weights are of what the student learns, and of one that waits there is nothing to find out.
+        first = max(settings.weight_warmup_steps, teaching.student_wait_steps)
+        settings = dataclasses.replace(settings, weight_warmup_steps=first)
     _check_algorithm(config.train.algorithm, training.algorithm)
     _check_validation(meta_validation, dataset.class_names)
     if settings.weights_on_host and (config.run.xla or config.run.distribution == "tpu"):

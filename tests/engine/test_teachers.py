@@ -135,6 +135,7 @@ def test_weights_are_learned_for_the_student(taught_config: Callable[..., Config
     result = run.train(config, workdir)
     experiment = setup.build(config)
     assert experiment.weighting._learner is experiment.teaching.student
+    assert experiment.weighting.first_due(0) == 4  # the student starts behind step 3, and every second step is due
     assert result["weights"]["updates_per_example"] > 0
     assert result["weights"]["percentile_100"] > 1
     assert {"weights/validation_loss", "feedback/cosine", "given_label_accuracy"} <= set(result["train"])
