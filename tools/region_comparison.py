@@ -24,8 +24,11 @@ METHODS = {
     "thesis_supervised_6": "supervised",
     "thesis_pseudo_label_6": "pseudo labels",
     OURS: "Meta Pseudo Labels",
+    "mpl_6": "Meta Pseudo Labels, UDA teacher",
+    "mpl_without_feedback_6": "the same without feedback",
+    "uda_6": "UDA, tuned",
 }
-"""Stem of a flagfile -> what it is."""
+"""Stem of a flagfile -> what it is: as in the thesis, then with settings that separate the moons, and controls."""
 LAPLACIAN_SVM = "laplacian_svm"
 NAMES = {**METHODS, LAPLACIAN_SVM: "Laplacian SVM"}
 SUCCESS = 0.99

@@ -24,7 +24,7 @@ POINTS = ("#c8332b", "#1d7a43")
 
 _UNLABELED, _BOUNDARY = "#57606a", "#24292f"
 _MARKERS = ("o", "^")  # who cannot tell red from green can tell these
-_PANEL = 2.4  # inches
+_PANEL, _COLUMNS = 2.4, 4  # inches, panels of a row
 _DOTS_PER_INCH = 130
 
 
@@ -60,15 +60,20 @@ def draw(panels: Sequence[Panel], points: Points, grid: Grid, path: Path) -> Non
     """Draws the figure.
 
     Args:
-      panels: from left to right.
+      panels: row by row.
       points: drawn into each.
       grid: where the margins were taken.
       path: PNG file to write.
     """
     with style.context(["default", {"font.size": 8.0, "axes.linewidth": 0.6}]):
-        figure = Figure(figsize=(_PANEL * len(panels), _PANEL + 0.7), layout="constrained")
-        for panel, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
+        columns = min(len(panels), _COLUMNS)
+        rows = -(-len(panels) // columns)
+        figure = Figure(figsize=(_PANEL * columns, (_PANEL + 0.3) * rows + 0.4), layout="constrained")
+        places = figure.subplots(rows, columns, squeeze=False).flatten()
+        for panel, axes in zip(panels, places, strict=False):
             _draw_panel(axes, panel, points, grid)
+        for axes in places[len(panels) :]:
+            axes.remove()
         figure.legend(handles=_legend(), loc="outside lower center", ncols=3, frameon=False)
         figure.savefig(path, dpi=_DOTS_PER_INCH, metadata={"Software": None})
 

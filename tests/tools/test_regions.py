@@ -1,5 +1,6 @@
 """The picture is drawn from real runs; the comparison repeats none, and says how often the moons were separated."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -30,6 +31,9 @@ TINY = {
     "thesis_supervised_6": MOONS.replace("--labeled_in_unlabeled=false\n", ""),
     "thesis_pseudo_label_6": MOONS.replace("supervised", "pseudo_label") + "--threshold=0\n--unlabeled_ratio=2\n",
     OURS: MOONS + "--meta=meta_pseudo_labels\n--unlabeled_ratio=2\n",
+    "mpl_6": MOONS.replace("supervised", "uda") + "--meta=meta_pseudo_labels\n--feedback=soft\n--unlabeled_ratio=2\n",
+    "mpl_without_feedback_6": MOONS + "--meta=meta_pseudo_labels\n--feedback=none\n--unlabeled_ratio=2\n",
+    "uda_6": MOONS.replace("supervised", "uda") + "--unlabeled_ratio=2\n",
 }
 
 
@@ -75,7 +79,7 @@ def test_picture_is_drawn_from_real_runs(monkeypatch: pytest.MonkeyPatch, capsys
     assert regions("--output=plots/new", "--seed=2") is None
     assert capsys.readouterr().out == "plots/new/two_moons_regions.png\n"
     picture = imread("plots/new/two_moons_regions.png")
-    assert picture.shape[1] > 2 * picture.shape[0] > 400
+    assert picture.shape[1] > 1.5 * picture.shape[0] > 600  # two rows of four
     panels, points, grid, _ = drawn
     assert [panel.name for panel in panels] == list(NAMES.values())
     for method, panel in zip(METHODS, panels, strict=False):
@@ -180,7 +184,7 @@ def test_help_says_what_it_is_for() -> None:
 
 def test_methods_are_compared_under_one_protocol() -> None:
     """The same points, models and steps; a teacher of the algorithm that learns from the labels alone."""
-    supervised, pseudo_label, ours = map(config_of, METHODS)
+    supervised, pseudo_label, ours = map(config_of, ("thesis_supervised_6", "thesis_pseudo_label_6", OURS))
     assert ours.data == pseudo_label.data
     assert ours.meta == (MetaPseudoLabels(feedback="hard_cosine"),)
     assert ours.train.algorithm == supervised.train.algorithm
@@ -191,6 +195,16 @@ def test_methods_are_compared_under_one_protocol() -> None:
         )
         shared = ("batch_size", "learning_rate", "steps", "ema_decay")
         assert all(getattr(ours.train, name) == getattr(other.train, name) for name in shared)
+
+
+def test_controls_differ_in_one_thing() -> None:
+    ours, control, uda = map(config_of, ("mpl_6", "mpl_without_feedback_6", "uda_6"))
+    assert (ours.meta_rule(MetaPseudoLabels).form, control.meta_rule(MetaPseudoLabels).form) == ("soft", "none")
+    assert control.meta_rule(MetaPseudoLabels).label_form == ours.meta_rule(MetaPseudoLabels).label_form
+    assert dataclasses.replace(control, meta=ours.meta) == ours
+    different = {name for name, value in uda.values().items() if ours.values()[name] != value}
+    assert different == {"meta", "unlabeled_weight", "learning_rate"}
+    assert all(config.data == config_of(OURS).data for config in (ours, uda))
 
 
 def test_stored_comparison_is_that_of_the_measured_runs(monkeypatch: pytest.MonkeyPatch) -> None:
