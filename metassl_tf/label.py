@@ -5,7 +5,7 @@
     python -m metassl_tf.train --flagfile=flags/digits/noisy_student_40.flags --workdir=runs/student
 
 The flagfile is that of the student's run, so that both mean the same examples; the labels go to its `--stored_labels`.
-The same command again goes on where it was stopped. A student can be the next teacher.
+The same command again goes on where it was stopped. A student can be the next teacher, with another `--stored_labels`.
 """
 
 from pathlib import Path

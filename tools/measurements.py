@@ -25,7 +25,7 @@ from tools.comparisons import better_of, differences, with_spread
 FIELDS = ("Paper", "Command", "Hardware", "Time", "Expected", "Measured")
 """What every header has. Optional are `Data` and `Departs` (from the paper), and two that name another flagfile of the
 folder, without its suffix: `Compared`, whose runs these are compared with seed by seed, and `Teacher`, whose run of the
-same seed makes the labels that these learn from."""
+same seed makes the labels that these learn from; `Before` says how, for whoever does it by hand."""
 AUROCS = ("weight", "confidence", "agreement")
 BESIDE = {"fine_tuned": "after fine-tuning", "teacher": "of the teacher"}
 NOT_YET = "not yet"
@@ -91,8 +91,10 @@ class Flagfile:
         return [line for line in lines if line and not line.startswith(("#", "//"))]
 
     def digest(self) -> str:
-        """Sha256, in hexadecimal digits, of its flags."""
-        return hashlib.sha256("\n".join(self.flags()).encode()).hexdigest()
+        """Sha256, in hexadecimal digits, of its flags, and of those of its teacher where it has one."""
+        teacher = self.other("Teacher")
+        lines = [*self.flags(), *([f"# Teacher: {teacher.digest()}"] if teacher else [])]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def header(self) -> dict[str, str]:
         """Field -> its text, from the comments at the top; a text of several lines is joined."""

@@ -11,6 +11,8 @@ larger; its noise is RandAugment, which is here, and the dropout and stochastic 
 | soft pseudo labels                               | the distributions as they are              |
 | data filtering and balancing (section 2)         | `--most_confident_per_class`, `--balance_classes` |
 
+Departs from the paper in what `data.selection` says of filtering and balancing.
+
 Reduced Meta Pseudo Labels (arXiv:2003.10580v1, section 3.2) differs from it in nothing but a teacher that keeps
 learning: the same losses, with `--meta=reduced_meta_pseudo_labels`.
 """

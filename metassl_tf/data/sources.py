@@ -13,7 +13,7 @@ import numpy as np
 from metassl_tf.data.digits import Digits
 from metassl_tf.data.examples import Dataset, Examples, LoadRequest, Source, empty_like
 from metassl_tf.data.image_folder import ImageFolder
-from metassl_tf.data.npz import Npz
+from metassl_tf.data.npz import Npz, digest_of
 from metassl_tf.data.tfds_source import TfdsSource
 from metassl_tf.data.toy import Circles, Linear, TwoMoons
 from metassl_tf.errors import UserError, near_match
@@ -163,10 +163,11 @@ def load_unlabeled(
         split_seed=split_seed,
     )
     pool, class_names = _source(family, settings).load_pool(request, dataset.train.shape)
+    # Where a folder or file lies does not change what it is.
+    own_name = {"tfds": spec, "npz": f"npz {digest_of(pool.inputs)}"}.get(family, family)
     return dataclasses.replace(
         dataset,
-        # Where a folder or file lies does not change what it is.
-        name=f"{dataset.name} + {spec if family == 'tfds' else family}",
+        name=f"{dataset.name} + {own_name}",
         unlabeled=_matched_labels(pool, class_names, dataset.class_names),
     )
 

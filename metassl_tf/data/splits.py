@@ -37,8 +37,9 @@ class Split:
       labeled: int64 [L], positions in `dataset.train`.
       validation: int64 [V], positions in `dataset.validation` where that exists, else in `dataset.train`.
       meta_validation: int64 [M], positions of the second validation set in the same list as those of the first.
-      unlabeled: int64 [U], ascending. A position below len(dataset.train) is one in `dataset.train`; any other, less
-        len(dataset.train), is one in `dataset.unlabeled`. An example's `index` in a batch is its place in this array.
+      unlabeled: int64 [U], ascending; one that occurs twice is seen twice as often. A position below len(dataset.train)
+        is one in `dataset.train`; any other, less len(dataset.train), is one in `dataset.unlabeled`. An example's
+        `index` in a batch is its place in this array.
       test: int64 [T], positions in `dataset.test`.
       parameters: JSON of all that the split was made from: the dataset and its fingerprint, seed, counts, protocol, and
         what else was changed about the examples.
@@ -238,7 +239,7 @@ def _own_pool(dataset: Dataset, pool: Examples, split: Split) -> Indices:
             "%d unlabeled examples are left out: they are copies of labeled, validation or test examples.",
             np.count_nonzero(copies),
         )
-    if len(split.unlabeled):
+    if len(split.unlabeled) and len(pool):
         _logger.warning(
             "%d training examples are neither labeled nor validation examples. The unlabeled ones come from a pool of "
             "their own, so that these are used only where they are in that pool as well.",

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,11 +13,15 @@ from tqdm import tqdm
 
 from metassl_tf.config import Config
 from metassl_tf.data.examples import Examples
-from metassl_tf.engine.load import load_split_examples
+from metassl_tf.data.selection import check_count
+from metassl_tf.data.splits import load_split
+from metassl_tf.engine.load import Loaded, load_split_examples
 from metassl_tf.engine.predictor import Predictor, of_task, predict_batches
 from metassl_tf.engine.stored_labels import Contents, Distributions, LabelStore
 from metassl_tf.engine.workdir import disk_errors
 from metassl_tf.errors import UserError
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,18 +30,18 @@ class Labeled:
 
     Attributes:
       contents: whose labels of what.
-      counts: number of unlabeled examples of which each class is the most probable one.
+      counts: class -> number of unlabeled examples of which it is the most probable one.
       accuracy: share of the unlabeled examples whose most probable class is right; None where no truth is known.
     """
 
     contents: Contents
-    counts: tuple[int, ...]
+    counts: dict[str, int]
     accuracy: float | None
 
     def describe(self) -> str:
         """The lines a user sees."""
         lines = [f"labeled        {self.contents.num_labeled:,}", f"unlabeled      {self.contents.num_unlabeled:,}"]
-        lines += [f"  {name:<12} {count:,}" for name, count in zip(self.contents.class_names, self.counts, strict=True)]
+        lines += [f"  {name:<12} {count:,}" for name, count in self.counts.items()]
         share = "not known" if self.accuracy is None else f"{self.accuracy:.2%} of the unlabeled ones"
         return "\n".join([*lines, f"right          {share}"])
 
@@ -60,36 +66,69 @@ def label_examples(config: Config, teacher: Path) -> Labeled:
             "--stored_labels is missing. Expected the folder that the labels are to be written to, and the settings "
             "of the run that is to learn from them, such as --flagfile=flags/digits/noisy_student_40.flags."
         )
-    dataset, split, (labeled, _, _, unlabeled, _) = load_split_examples(config)
+    loaded = load_split_examples(config)
+    dataset, unlabeled = loaded.dataset, loaded.examples.unlabeled
+    if not len(unlabeled):
+        raise UserError(
+            "There are no unlabeled examples to label. Expected some beside the labeled ones: lower --num_labeled, or "
+            "give --unlabeled_dataset."
+        )
+    check_count(config.data.most_confident_per_class, len(unlabeled))
     predictor = of_task(teacher, flag="--teacher", shape=dataset.train.shape, class_names=dataset.class_names)
-    store = LabelStore(Path(config.data.stored_labels))
+    _warn_of_overlap(teacher, loaded)
     contents = Contents(
-        split=split.hash,
-        parameters=split.parameters,
-        teacher=_fingerprint(teacher),
+        split=loaded.split.hash,
+        parameters=loaded.split.parameters,
+        teacher=fingerprint(teacher),
         class_names=predictor.interface.class_names,
-        num_labeled=len(labeled),
+        num_labeled=len(loaded.examples.labeled),
         num_unlabeled=len(unlabeled),
     )
+    store = LabelStore(Path(config.data.stored_labels))
+    _fill(store, contents, predictor, loaded, batch_size=config.run.eval_batch_size)
+    said = store.read(loaded.split, dataset.class_names).unlabeled.argmax(axis=1)
+    known = unlabeled.labels >= 0
+    return Labeled(
+        contents=contents,
+        counts=dict(zip(dataset.class_names, np.bincount(said, minlength=dataset.num_classes).tolist(), strict=True)),
+        accuracy=float(np.mean(said[known] == unlabeled.labels[known])) if known.any() else None,
+    )
+
+
+def _fill(store: LabelStore, contents: Contents, predictor: Predictor, loaded: Loaded, *, batch_size: int) -> None:
+    """Makes what is missing in a store."""
     missing = store.begin(contents)
+    lists = (loaded.examples.labeled, loaded.examples.unlabeled)
     done = contents.num_parts - len(missing)
     with (
-        disk_errors(store.folder),
+        disk_errors(store.folder, kept="What has been labeled is intact."),
         tqdm(total=contents.num_parts, initial=done, unit=" parts", disable=None) as progress,
     ):
         for part in missing:
-            own = _members((labeled, unlabeled), contents.places(part))
-            store.write(part, _distributions(predictor, own, batch_size=config.run.eval_batch_size))
+            own = _members(lists, contents.places(part))
+            store.write(part, _distributions(predictor, own, batch_size=batch_size))
             progress.update()
         store.finish()
-    said = store.read(split, dataset.class_names).unlabeled.argmax(axis=1)
-    counts = np.bincount(said, minlength=dataset.num_classes)
-    known = unlabeled.labels >= 0
-    return Labeled(
-        contents=dataclasses.replace(contents, class_names=dataset.class_names),
-        counts=tuple(counts.tolist()),
-        accuracy=float(np.mean(said[known] == unlabeled.labels[known])) if known.any() else None,
-    )
+
+
+def _warn_of_overlap(teacher: Path, loaded: Loaded) -> None:
+    """Says if a teacher was trained on what a student is to be judged by: that flatters every choice made with it."""
+    path = teacher / "splits.npz"
+    if not path.is_file() or loaded.dataset.validation is not None:
+        return
+    theirs, ours = load_split(str(path)), loaded.split
+    # A pool of unlabeled examples stands behind the name of the others, whose positions do not depend on it.
+    names = {json.loads(split.parameters)["dataset"].partition(" + ")[0] for split in (theirs, ours)}
+    if len(names) > 1:
+        return
+    held_out = np.concatenate([ours.validation, ours.meta_validation])
+    shared = np.intersect1d(theirs.labeled, held_out).size
+    if shared:
+        _logger.warning(
+            "The teacher has learned the labels of %d examples that this run validates with. Expected a teacher that "
+            "has not: train it with the same --split_seed, --num_labeled and numbers of validation examples.",
+            shared,
+        )
 
 
 def _members(lists: Sequence[Examples], places: slice) -> list[Examples]:
@@ -107,10 +146,13 @@ def _distributions(predictor: Predictor, lists: Sequence[Examples], *, batch_siz
         for examples in lists
         for batch in predict_batches(predictor, examples, batch_size=batch_size)
     ]
-    return softmax(np.concatenate(logits), axis=1).astype(np.float32)
+    probabilities = softmax(np.concatenate(logits), axis=1).astype(np.float32)
+    if not np.isfinite(probabilities).all():
+        raise UserError("The teacher's predictions are infinite or NaN. Expected a model that was trained to its end.")
+    return probabilities
 
 
-def _fingerprint(teacher: Path) -> str:
+def fingerprint(teacher: Path) -> str:
     """sha256 of the files that hold a saved model's weights."""
     export = teacher / "export" if (teacher / "export").is_dir() else teacher
     paths = sorted((export / "variables").iterdir()) if export.is_dir() else [export]

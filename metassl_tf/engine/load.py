@@ -11,11 +11,12 @@ from metassl_tf.algorithms.base import GIVEN_LABEL, TEACHER_LABEL
 from metassl_tf.config import Config
 from metassl_tf.data.examples import Dataset, Examples, empty_like
 from metassl_tf.data.pollution import pollute, separate_unknown_classes
+from metassl_tf.data.selection import most_confident
 from metassl_tf.data.sources import load_dataset, load_unlabeled
 from metassl_tf.data.splits import Split, SplitExamples, make_split, split_examples
 from metassl_tf.data.unreliable import GIVEN_LABELS, give_labels, with_given_labels
 from metassl_tf.engine.predictor import of_task, predict_examples
-from metassl_tf.engine.stored_labels import LabelStore, choose
+from metassl_tf.engine.stored_labels import LabelStore
 from metassl_tf.errors import UserError, near_match
 
 _BATCH_SIZE = 256  # of a model that labels; it does not change what it says
@@ -135,7 +136,7 @@ def _with_stored_labels(loaded: Loaded, config: Config) -> Loaded:
             "none. Expected --stored_labels=DIR, the folder that python -m metassl_tf.label fills."
         )
     stored = LabelStore(Path(data.stored_labels)).read(split, dataset.class_names)
-    kept = choose(stored.unlabeled, per_class=data.most_confident_per_class, balance=data.balance_classes)
+    kept = most_confident(stored.unlabeled, per_class=data.most_confident_per_class, balance=data.balance_classes)
     parameters = {**json.loads(split.parameters), "stored_labels": stored.digest}
     split = dataclasses.replace(
         split, unlabeled=split.unlabeled[kept], parameters=json.dumps(parameters, sort_keys=True)

@@ -116,6 +116,11 @@ def of_task(path: Path, *, flag: str, shape: tuple[int, ...], class_names: tuple
     Raises:
       UserError: it is no model, or one of other examples or classes.
     """
+    if (path / "config.flags").is_file() and not (path / "export").is_dir():
+        raise UserError(
+            f"{flag}={path} is the workdir of a run that has not ended, so that it holds no export. Expected one that "
+            "has: give its training command again, or take what it has learned so far with python -m metassl_tf.export."
+        )
     predictor = from_saved(path / "export" if (path / "export").is_dir() else path, flag=flag)
     interface = predictor.interface
     if interface.shape != shape or set(interface.class_names) != set(class_names):

@@ -1,4 +1,4 @@
-"""A teacher's distribution for every training example of a split, in a folder; and which unlabeled ones to keep.
+"""A teacher's distribution for every training example of a split, in a folder.
 
 `labels.json` says what is in the folder: whose labels of what, and the sha256 of each part. The parts are plain .npy
 files, `part-00000.npy` and so on, float32 [at most 8,192, classes]: the labeled examples, then the unlabeled ones, in
@@ -7,22 +7,20 @@ the split's order. The digests are written last, so that a folder without them i
 
 import dataclasses
 import hashlib
+import io
 import json
-import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from metassl_tf.data.protocols import Indices
 from metassl_tf.data.splits import Split
 from metassl_tf.engine.workdir import write_atomically
 from metassl_tf.errors import UserError
 
-_logger = logging.getLogger(__name__)
-
 PART_SIZE = 8192
+_AGAIN = "Give the command of metassl_tf.label again: it makes what is missing."
 Distributions = npt.NDArray[np.float32]
 
 
@@ -53,7 +51,7 @@ class Contents:
 
     def places(self, part: int) -> slice:
         """Where a part's examples are among all: the labeled ones, then the unlabeled ones."""
-        return slice(part * PART_SIZE, (part + 1) * PART_SIZE)
+        return slice(part * PART_SIZE, min((part + 1) * PART_SIZE, self.num_labeled + self.num_unlabeled))
 
 
 class Stored(NamedTuple):
@@ -83,7 +81,7 @@ class LabelStore:
           contents: what is to be stored.
 
         Returns:
-          The parts that are missing.
+          The parts that are missing or damaged.
 
         Raises:
           UserError: the folder holds other labels, or cannot be made.
@@ -97,17 +95,20 @@ class LabelStore:
                 f"--stored_labels={self.folder} cannot be made or written: {error.strerror}. Expected a folder "
                 "that can be written: choose another."
             ) from error
-        present, _ = self._read_index()
+        present, digests = self._read_index()
         if present != contents:
             raise UserError(
                 f"--stored_labels={self.folder} holds labels {_difference(present, contents)}. Expected a new folder, "
                 "or one whose making the same command began: choose another."
             )
-        return [part for part in range(contents.num_parts) if not self._path(part).exists()]
+        return self._damaged(present, digests)
 
     def write(self, part: int, distributions: Distributions) -> None:
         """Stores a part; it appears whole or not at all."""
-        write_atomically(self._path(part), lambda file: np.save(file, distributions, allow_pickle=False))
+        # In memory first: what NumPy writes to a file itself may end early on a full disk without a word.
+        buffer = io.BytesIO()
+        np.save(buffer, distributions, allow_pickle=False)
+        write_atomically(self._path(part), lambda file: file.write(buffer.getbuffer()))
 
     def finish(self) -> None:
         """Stores the digests of all parts, which makes the folder complete."""
@@ -133,6 +134,23 @@ class LabelStore:
                 "metassl_tf.label has filled: run it with the settings of this run and --teacher."
             )
         contents, digests = self._read_index()
+        self._check_examples(contents, split, class_names)
+        damaged = self._damaged(contents, digests)
+        if digests is None:
+            made = contents.num_parts - len(damaged)
+            raise UserError(
+                f"--stored_labels={self.folder} is not complete: its making was stopped with {made} of "
+                f"{contents.num_parts} parts. {_AGAIN}"
+            )
+        if damaged:
+            raise UserError(f"{self._path(damaged[0])} is missing, or was changed after it was written. {_AGAIN}")
+        both = np.concatenate([np.load(self._path(part), allow_pickle=False) for part in range(contents.num_parts)])
+        if contents.class_names != class_names:
+            both = both[:, [contents.class_names.index(name) for name in class_names]]
+        digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+        return Stored(both[: contents.num_labeled], both[contents.num_labeled :], digest)
+
+    def _check_examples(self, contents: Contents, split: Split, class_names: tuple[str, ...]) -> None:
         if contents.split != split.hash:
             raise UserError(
                 f"--stored_labels={self.folder} holds labels {_other_split(contents.parameters, split.parameters)}. "
@@ -144,30 +162,28 @@ class LabelStore:
                 f"--stored_labels={self.folder} tells apart {', '.join(contents.class_names)}; here the classes are "
                 f"{', '.join(class_names)}. Expected the same."
             )
-        if digests is None:
-            missing = [part for part in range(contents.num_parts) if not self._path(part).exists()]
-            raise UserError(
-                f"--stored_labels={self.folder} is not complete: {len(missing)} of {contents.num_parts} parts are "
-                "missing. Give the command of metassl_tf.label again; it goes on where it was stopped."
-            )
-        changed = [part for part, digest in enumerate(digests) if self._digest(part) != digest]
-        if changed:
-            raise UserError(
-                f"{self._path(changed[0])} is missing or was changed after it was written: its sha256 does not fit. "
-                "Restore it from a copy, or label again into another folder."
-            )
-        order = [contents.class_names.index(name) for name in class_names]
-        parts = [np.load(self._path(part), allow_pickle=False) for part in range(contents.num_parts)]
-        both = np.concatenate(parts)[:, order]
-        digest = hashlib.sha256("".join(digests).encode()).hexdigest()
-        return Stored(both[: contents.num_labeled], both[contents.num_labeled :], digest)
+
+    def _damaged(self, contents: Contents, digests: list[str] | None) -> list[int]:
+        """The parts that are missing, of another shape, or not what they were when the folder became complete."""
+        return [
+            part
+            for part in range(contents.num_parts)
+            if not self._is_whole(part, contents) or (digests is not None and self._digest(part) != digests[part])
+        ]
+
+    def _is_whole(self, part: int, contents: Contents) -> bool:
+        places = contents.places(part)
+        try:
+            found = np.load(self._path(part), mmap_mode="r", allow_pickle=False)
+        except (OSError, EOFError, ValueError):
+            return False
+        return found.dtype == np.float32 and found.shape == (places.stop - places.start, len(contents.class_names))
 
     def _path(self, part: int) -> Path:
         return self.folder / f"part-{part:05}.npy"
 
     def _digest(self, part: int) -> str:
-        path = self._path(part)
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        return hashlib.sha256(self._path(part).read_bytes()).hexdigest()
 
     def _write_index(self, contents: Contents, digests: list[str] | None) -> None:
         text = json.dumps({**dataclasses.asdict(contents), "parts": digests}, indent=2, ensure_ascii=False)
@@ -175,14 +191,29 @@ class LabelStore:
 
     def _read_index(self) -> tuple[Contents, list[str] | None]:
         try:
-            values = json.loads(self._index.read_bytes())
-            digests = values.pop("parts")
-            return Contents(**{**values, "class_names": tuple(values["class_names"])}), digests
+            return _from_json(self._index.read_bytes())
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{self._index} is damaged: {type(error).__name__} {error}. Restore it from a copy, or label again "
                 "into another folder."
             ) from error
+
+
+def _from_json(text: bytes) -> tuple[Contents, list[str] | None]:
+    """Reads what `LabelStore._write_index` wrote, and checks that it is of that kind."""
+    values = json.loads(text)
+    kinds: dict[str, type] = {field.name: str for field in dataclasses.fields(Contents)}
+    kinds |= {"class_names": list, "num_labeled": int, "num_unlabeled": int}
+    found = {name: values[name] for name in kinds}
+    for name, value in found.items():
+        if not isinstance(value, kinds[name]):
+            raise TypeError(f"{name} is {value!r}")
+    _flat(found["parameters"])
+    contents = Contents(**{**found, "class_names": tuple(found["class_names"])})
+    digests = values["parts"]
+    if digests is not None and (not isinstance(digests, list) or len(digests) != contents.num_parts):
+        raise ValueError(f"parts are not {contents.num_parts} digests")
+    return contents, digests
 
 
 def _difference(present: Contents, wanted: Contents) -> str:
@@ -195,58 +226,14 @@ def _difference(present: Contents, wanted: Contents) -> str:
 
 def _other_split(present: str, wanted: str) -> str:
     """Says in what the splits differ: the first of the settings, or else the data."""
-    theirs, ours = (_flat(json.loads(text)) for text in (present, wanted))
+    theirs, ours = _flat(present), _flat(wanted)
     for name in ours:
         if theirs.get(name) != ours[name] and name != "fingerprint":
             return f"of other examples: there {name} is {theirs.get(name)}, here it is {ours[name]}"
     return "of data that have changed since"
 
 
-def _flat(parameters: dict[str, Any]) -> dict[str, Any]:
-    return {**{name: value for name, value in parameters.items() if name != "changes"}, **parameters["changes"]}
-
-
-def choose(distributions: Distributions, *, per_class: int, balance: bool) -> Indices:
-    """Chooses unlabeled examples by what a teacher said of them (Noisy Student, section 2; v1, section 4.2).
-
-    Args:
-      distributions: float32 [U, classes].
-      per_class: of the examples of which a class is the most probable one, so many of the most confident are kept for
-        each class; 0 keeps all.
-      balance: repeat the examples of a class until it has `per_class` of them, or as many as the largest class; the
-        most confident ones are repeated first.
-
-    Returns:
-      Places in the list, ascending, int64 [chosen]; repeated ones follow each other.
-
-    Raises:
-      UserError: more are asked for than there are.
-    """
-    if per_class > len(distributions):
-        raise UserError(
-            f"--most_confident_per_class={per_class} asks for more examples of each class than the "
-            f"{len(distributions)} unlabeled ones in all. Lower it, or label a larger --unlabeled_dataset."
-        )
-    predicted, confidence = distributions.argmax(axis=1), distributions.max(axis=1)
-    members = []
-    for label in range(distributions.shape[1]):
-        own = np.flatnonzero(predicted == label)
-        own = own[np.argsort(-confidence[own], kind="stable")]
-        members.append(own[: per_class or None])
-    sizes = np.array([len(own) for own in members])
-    wanted = per_class or sizes.max()
-    _warn_of_small_classes(sizes, wanted, asked=bool(per_class) or balance, balance=balance)
-    if balance:
-        members = [np.resize(own, wanted) if len(own) else own for own in members]
-    return np.sort(np.concatenate(members))
-
-
-def _warn_of_small_classes(sizes: Indices, wanted: int, *, asked: bool, balance: bool) -> None:
-    if not asked:
-        return
-    if not sizes.all():
-        _logger.warning("The teacher finds no example of %d classes among the unlabeled ones.", np.sum(sizes == 0))
-    short = np.sum((sizes < wanted) & (sizes > 0))
-    if short:
-        remedy = "they are repeated" if balance else "--balance_classes would repeat them"
-        _logger.warning("%d classes have fewer than %d unlabeled examples: %s.", short, wanted, remedy)
+def _flat(parameters: str) -> dict[str, Any]:
+    """The settings that a split was made from, those that change examples among the others."""
+    values = json.loads(parameters)
+    return {**{name: value for name, value in values.items() if name != "changes"}, **values["changes"]}

@@ -95,8 +95,8 @@ class TrainedRun:
             )
         if checkpoint == "fine_tuned":
             return (
-                f"{folder} holds no checkpoint: the run has no such phase, or has not come to it. Expected one with "
-                "--meta=meta_pseudo_labels and --fine_tune_steps; take --checkpoint=last of this one."
+                f"{folder} holds no checkpoint: the run has no such phase, or has not come to it. Expected one with a "
+                "teacher and --fine_tune_steps; take --checkpoint=last of this one."
             )
         return (
             f"{folder} holds no checkpoint: the run has no validation set to choose the best by, or has not evaluated "

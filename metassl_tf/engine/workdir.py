@@ -96,11 +96,12 @@ def _first_difference(present: str, wanted: str) -> tuple[str, str] | None:
 
 
 @contextlib.contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
+def disk_errors(folder: Path, *, kept: str = "The checkpoints are intact.") -> Iterator[None]:
     """Turns what a full or forbidden disk raises into an error that the user can mend.
 
     Args:
       folder: named where the error names no file.
+      kept: a sentence on what is not lost.
 
     Raises:
       UserError: the body could not write.
@@ -111,7 +112,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
         if error.errno not in _DISK_ERRORS:
             raise
         raise UserError(
-            f"{error.filename or folder} could not be written: {error.strerror}. The checkpoints are intact. Free some "
+            f"{error.filename or folder} could not be written: {error.strerror}. {kept} Free some "
             "space, or make the folder writable, and give the same command again to resume."
         ) from error
 

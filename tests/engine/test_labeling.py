@@ -1,6 +1,9 @@
 """A teacher that labels, and students that learn from what it said: from command to result."""
 
+import dataclasses
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,18 @@ import pytest
 
 from metassl_tf.config import Config
 from metassl_tf.engine import run, stored_labels
-from metassl_tf.engine.labeling import label_examples
+from metassl_tf.engine.labeling import fingerprint, label_examples
+from metassl_tf.engine.lessons import lessons_of
 from metassl_tf.engine.load import load_split_examples
 from metassl_tf.engine.predictor import from_saved, predict_examples
 from metassl_tf.engine.stored_labels import LabelStore
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
+from metassl_tf.flagfile import to_flagfile
+from metassl_tf.learner.update_rules import Adam
+from tests.command_line import run_here
 from tests.run_results import assert_same_variables, evaluations
+from tests.stored import store_labels
 from tests.trained_runs import trained
 
 # The data of the run that `trained` makes of digits.
@@ -49,7 +57,7 @@ def test_stored_distributions_are_the_teachers(
         np.testing.assert_allclose(own.sum(axis=1), 1.0, atol=1e-5)
     said = stored.unlabeled.argmax(axis=1)
     assert labeled.accuracy == pytest.approx(np.mean(said == parts.unlabeled.labels))
-    assert labeled.counts == tuple(np.bincount(said, minlength=10))
+    assert labeled.counts == {str(digit): np.sum(said == digit) for digit in range(10)}
     assert f"right          {labeled.accuracy:.2%}" in labeled.describe()
 
 
@@ -74,6 +82,92 @@ def test_labeling_goes_on_where_it_was_stopped(student: Callable[..., Config], m
     assert written == [0, 1, 2]
     label_examples(config, trained("digits").export)
     assert written == [0, 1, 2]
+
+
+def reclassed(teacher: Workdir, folder: Path, class_names: list[str]) -> Path:
+    """The same export that calls its outputs something else."""
+    export = folder / "export"
+    shutil.copytree(teacher.export, export)
+    (path,) = export.rglob("interface.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "class_names": class_names}))
+    return export
+
+
+def test_classes_of_a_teacher_may_come_in_another_order(student: Callable[..., Config], tmp_path: Path) -> None:
+    names = [str(digit) for digit in reversed(range(10))]
+    straight = label_examples(student(), trained("digits").root)
+    teacher = reclassed(trained("digits"), tmp_path, names)
+    turned = label_examples(student(stored_labels=tmp_path / "turned"), teacher)
+    assert turned.counts == {str(9 - int(digit)): count for digit, count in straight.counts.items()}
+
+
+def test_fingerprints_tell_weights_apart(tmp_path: Path) -> None:
+    export = tmp_path / "export"
+    shutil.copytree(trained("digits").export, export)
+    assert fingerprint(tmp_path) == fingerprint(export) == fingerprint(trained("digits").root)
+    data = next((export / "variables").glob("*.data-*"))
+    data.write_bytes(data.read_bytes()[:-1] + b"x")
+    assert fingerprint(export) != fingerprint(trained("digits").export)
+    assert fingerprint(trained("digits").model) != fingerprint(trained("digits").export)
+
+
+def test_a_teacher_that_has_seen_what_the_student_validates_with(
+    student: Callable[..., Config], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    label_examples(student(), trained("digits").root)
+    assert "validates with" not in caplog.text
+    label_examples(student(split_seed=3, stored_labels=tmp_path / "other"), trained("digits").root)
+    assert "has learned the labels of" in caplog.text
+
+
+def test_where_no_truth_is_known_none_is_told(student: Callable[..., Config]) -> None:
+    config = student(unlabeled_dataset="digits", labeled_in_unlabeled="false")
+    labeled = label_examples(config, trained("digits").root)
+    assert labeled.accuracy is not None
+    assert "right          not known" in dataclasses.replace(labeled, accuracy=None).describe()
+
+
+def test_the_command_labels_for_the_run_of_its_flags(
+    student: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "student.flags"
+    path.write_text(to_flagfile(student()))
+    assert run_here("label", [f"--flagfile={path}", f"--teacher={trained('digits').root}"]) is None
+    output = capsys.readouterr().out
+    assert re.search(r"labeled +20\n", output)
+    assert output.endswith(f"written to     {tmp_path}/labels\n")
+    assert "--teacher is missing" in str(run_here("label", [f"--flagfile={path}"]))
+
+
+def test_calibrator_is_what_the_settings_say(student: Callable[..., Config]) -> None:
+    config = student(
+        meta="reduced_meta_pseudo_labels",
+        calibrator_units=5,
+        calibrator_start="random",
+        calibrator_learning_rate=0.25,
+        calibrator_l2_weight_decay=0.125,
+        learning_rate=0.5,
+    )
+    store_labels(config)
+    experiment = run.setup.build(config)
+    own = experiment.teaching.teacher.optimization
+    assert own.rule == Adam(beta_1=0.9, beta_2=0.999, epsilon=1e-7)
+    assert (own.learning_rate, own.l2_weight_decay) == (0.25, 0.125)
+    assert [variable.shape for variable in experiment.teaching.teacher.trainable_variables][:2] == [(10, 5), (5,)]
+    assert config.needs.labeled_views == {"strong": "strong", "judged": "weak"}
+    assert experiment.config.needs.labeled_columns == ("teacher_label",)
+
+
+def test_targets_of_a_calibrator_are_recorded(student: Callable[..., Config]) -> None:
+    """The identity gives back what was stored, flattened by the temperature."""
+    config = student(meta="reduced_meta_pseudo_labels", distillation_temperature=2.0)
+    store_labels(config)
+    experiment = run.setup.build(config)
+    record = lessons_of(experiment).record(0, [])
+    for target in record["targets"]:
+        stored = experiment.unlabeled.columns["teacher_label"][target["example"]][target["classes"]]
+        np.testing.assert_allclose(target["probabilities"], stored**0.5 / (stored**0.5).sum(), atol=2e-5)
+    assert {"student_labeled_accuracy"} == {name for name in record if name.endswith("labeled_accuracy")}
 
 
 @pytest.mark.parametrize(
@@ -154,6 +248,15 @@ def test_mistakes_of_the_command(student: Callable[..., Config], tmp_path: Path)
         UserError, match=r"--teacher=.* is a model of examples \[8, 8, 1\].*here they are \[16, 16, 1\]"
     ):
         label_examples(student(image_size=16), trained("digits").root)
+    with pytest.raises(UserError, match=r"There are no unlabeled examples to label. Expected some"):
+        label_examples(student(unlabeled_dataset="labeled", labeled_in_unlabeled="false"), trained("digits").root)
+    with pytest.raises(UserError, match=r"--most_confident_per_class=9999 asks for more"):
+        label_examples(student(most_confident_per_class=9999), trained("digits").root)
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun/config.flags").write_text("")
+    with pytest.raises(UserError, match=r"--teacher=.*begun is the workdir of a run that has not ended.*command again"):
+        label_examples(student(), tmp_path / "begun")
+    assert not (tmp_path / "labels").exists()
     label_examples(student(), trained("digits").root)
     with pytest.raises(UserError, match=r"holds labels of other examples: there split_seed is 0"):
         label_examples(student(split_seed=1), trained("digits").root)

@@ -1,9 +1,10 @@
-"""A folder of distributions: what is refused, where its making goes on, and which examples are chosen by it."""
+"""A folder of distributions: what is refused, where its making goes on, and which examples get which of them."""
 
 import dataclasses
+import errno
 import json
-import logging
-import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 
 from metassl_tf.config import Config
+from metassl_tf.data.selection import most_confident
 from metassl_tf.engine import stored_labels
 from metassl_tf.engine.load import load_examples, load_split_examples
-from metassl_tf.engine.stored_labels import LabelStore, choose
+from metassl_tf.engine.stored_labels import LabelStore
 from metassl_tf.errors import UserError
+from tests.command_line import ROOT
 from tests.stored import contents_of, store_labels
 
 
@@ -45,37 +48,10 @@ def test_chosen_examples_keep_their_distributions(config: Config) -> None:
     count = load_split_examples(config).split.labeled.size
     _, split, examples = load_examples(changed(config, most_confident_per_class=5, balance_classes=True))
     own = examples.unlabeled.columns["teacher_label"]
-    places = choose(distributions[count:], per_class=5, balance=True)
+    places = most_confident(distributions[count:], per_class=5, balance=True)
     np.testing.assert_array_equal(own, distributions[count:][places])
     np.testing.assert_array_equal(np.bincount(own.argmax(axis=1)), [5] * 10)
     assert len(split.unlabeled) == len(examples.unlabeled) == 50
-
-
-def test_the_most_confident_of_each_class_are_chosen() -> None:
-    distributions = np.random.default_rng(1).dirichlet([3.0, 1.0, 1.0], 40).astype(np.float32)
-    expected = []
-    for label in range(3):
-        own = [place for place in range(40) if distributions[place].argmax() == label]
-        expected += sorted(own, key=lambda place: -distributions[place].max())[:4]
-    np.testing.assert_array_equal(choose(distributions, per_class=4, balance=False), sorted(expected))
-    np.testing.assert_array_equal(choose(distributions, per_class=0, balance=False), np.arange(40))
-
-
-def test_smaller_classes_are_repeated_the_most_confident_first() -> None:
-    distributions = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4], [0.55, 0.45], [0.2, 0.8], [0.1, 0.9]])
-    np.testing.assert_array_equal(choose(distributions, per_class=0, balance=True), [0, 1, 2, 3, 4, 5, 5, 6, 6, 6])
-    np.testing.assert_array_equal(choose(distributions, per_class=3, balance=True), [0, 1, 2, 5, 6, 6])
-
-
-@pytest.mark.parametrize(
-    ("balance", "expected"), [(False, "1 classes have fewer than 3.*--balance_classes"), (True, "they are repeated")]
-)
-def test_classes_with_too_few_are_named(caplog: pytest.LogCaptureFixture, *, balance: bool, expected: str) -> None:
-    distributions = np.array([[0.9, 0.1, 0.0]] * 3 + [[0.1, 0.9, 0.0]])
-    with caplog.at_level(logging.WARNING):
-        choose(distributions, per_class=3, balance=balance)
-    assert any("no example of 1 classes" in line for line in caplog.messages)
-    assert any(re.search(expected, line) for line in caplog.messages)
 
 
 def test_more_per_class_than_there_are(config: Config) -> None:
@@ -99,7 +75,7 @@ def test_labels_whose_making_was_stopped(config: Config, monkeypatch: pytest.Mon
     index = json.loads((folder / "labels.json").read_text())
     (folder / "labels.json").write_text(json.dumps({**index, "parts": None}))
     (folder / "part-00001.npy").unlink()
-    with pytest.raises(UserError, match=rf"not complete: 1 of {contents.num_parts} parts are missing.*goes on"):
+    with pytest.raises(UserError, match=r"not complete: its making was stopped with 2 of 3 parts.*label again"):
         load_examples(config)
     store = LabelStore(folder)
     assert store.begin(contents) == [1]
@@ -108,22 +84,87 @@ def test_labels_whose_making_was_stopped(config: Config, monkeypatch: pytest.Mon
     assert len(load_examples(config).examples.unlabeled)
 
 
-@pytest.mark.parametrize("damage", ["change", "remove"])
-def test_changed_parts(config: Config, damage: str) -> None:
-    store_labels(config)
-    part = Path(config.data.stored_labels) / "part-00000.npy"
-    if damage == "change":
-        part.write_bytes(part.read_bytes()[:-1] + b"x")
-    else:
+def damage(part: Path, kind: str) -> None:
+    whole = part.read_bytes()
+    if kind == "missing":
         part.unlink()
-    with pytest.raises(UserError, match=r"part-00000.npy is missing or was changed after it was written"):
+    elif kind == "other shape":
+        np.save(part, np.zeros((3, 10), np.float32))
+    else:
+        part.write_bytes({"changed": whole[:-1] + b"x", "truncated": whole[:-100], "empty": b""}[kind])
+
+
+@pytest.mark.parametrize("kind", ["changed", "missing", "truncated", "empty", "other shape"])
+def test_damaged_parts_are_refused_and_made_again(config: Config, kind: str) -> None:
+    """Giving the command again must not take what is damaged for what it had made."""
+    distributions = store_labels(config)
+    part = Path(config.data.stored_labels) / "part-00000.npy"
+    damage(part, kind)
+    with pytest.raises(UserError, match=r"part-00000.npy is missing, or was changed .* it makes what is missing"):
+        load_examples(config)
+    store = LabelStore(Path(config.data.stored_labels))
+    assert store.begin(contents_of(config)) == [0]
+    store.write(0, distributions)
+    store.finish()
+    np.testing.assert_array_equal(load_examples(config).examples.labeled.columns["teacher_label"], distributions[:20])
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "empty", "other shape"])
+def test_parts_of_a_stopped_making_are_looked_at(config: Config, kind: str) -> None:
+    store_labels(config)
+    folder = Path(config.data.stored_labels)
+    index = json.loads((folder / "labels.json").read_text())
+    (folder / "labels.json").write_text(json.dumps({**index, "parts": None}))
+    assert LabelStore(folder).begin(contents_of(config)) == []
+    damage(folder / "part-00000.npy", kind)
+    assert LabelStore(folder).begin(contents_of(config)) == [0]
+
+
+def test_a_part_that_the_disk_has_no_room_for_is_not_there(config: Config) -> None:
+    """In a process of its own, whose files may have 1,000 bytes at most."""
+    folder = Path(config.data.stored_labels)
+    LabelStore(folder).begin(contents_of(config))
+    code = (
+        "import resource, signal, sys, pathlib, numpy\n"
+        "from metassl_tf.engine.stored_labels import LabelStore\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n"
+        "    LabelStore(pathlib.Path(sys.argv[1])).write(0, numpy.zeros((50, 10), numpy.float32))\n"
+        "except OSError as error:\n"
+        "    sys.exit(error.errno)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(folder)], cwd=ROOT, capture_output=True, check=False)
+    assert ended.returncode == errno.EFBIG, ended.stderr.decode()
+    assert not (folder / "part-00000.npy").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"parts": 3},
+        {"parts": {}},
+        {"parts": ["one", "too", "many"]},
+        {"num_labeled": "5"},
+        {"parameters": "{}"},
+        {"parameters": "x"},
+        {"class_names": None},
+    ],
+    ids=str,
+)
+def test_damaged_index(config: Config, change: dict[str, object]) -> None:
+    store_labels(config)
+    path = Path(config.data.stored_labels) / "labels.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=r"labels.json is damaged: \w+Error .*label again"):
         load_examples(config)
 
 
-def test_damaged_index(config: Config) -> None:
+@pytest.mark.parametrize("text", ["", "null", "{}"])
+def test_an_index_that_is_none(config: Config, text: str) -> None:
     store_labels(config)
-    (Path(config.data.stored_labels) / "labels.json").write_text("{}")
-    with pytest.raises(UserError, match=r"labels.json is damaged: KeyError 'parts'"):
+    (Path(config.data.stored_labels) / "labels.json").write_text(text)
+    with pytest.raises(UserError, match=r"labels.json is damaged: \w+Error"):
         load_examples(config)
 
 
@@ -159,3 +200,18 @@ def test_classes_in_another_order_are_put_right(config: Config) -> None:
     np.testing.assert_array_equal(straight.unlabeled, reverse.unlabeled[:, ::-1])
     with pytest.raises(UserError, match=r"tells apart 0, 1.*here the classes are a, b. Expected the same"):
         store.read(split, ("a", "b"))
+
+
+def test_another_pool_of_an_npz_file_is_noticed(config: Config, tmp_path: Path) -> None:
+    """It has no file names and no labels; the images themselves are what tells."""
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), np.uint8)
+    labels = [0, 1] * 15
+    for name, pool in (("one", images), ("other", images[::-1])):
+        np.savez(
+            tmp_path / f"{name}.npz", x_train=images, y_train=labels, x_test=images, y_test=labels, x_unlabeled=pool
+        )
+    own = changed(config, unlabeled_dataset=f"npz:{tmp_path}/one.npz")
+    store_labels(own)
+    load_examples(own)
+    with pytest.raises(UserError, match=r"holds labels of other examples: there dataset is digits \+ npz \w+, here"):
+        load_examples(changed(own, unlabeled_dataset=f"npz:{tmp_path}/other.npz"))

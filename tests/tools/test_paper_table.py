@@ -243,6 +243,17 @@ def test_a_teacher_comes_first(flag: str, labels: str, training: FakeTraining) -
     assert {flags["seed"] for flags in training.commands} == {"2"}
 
 
+def test_other_flags_of_a_teacher_make_numbers_void(training: FakeTraining) -> None:
+    text = FIRST.path.read_text().replace("# Measured:", "# Teacher:   second\n# Measured:")
+    FIRST.path.write_text(f"{text}--given_labels=runs/labels\n")
+    paper_table("--runs=flags/toy/first.flags", "--seeds=1")
+    assert len(FIRST.measurements()) == 1
+    assert len(training.commands) == 2
+    second = FIRST.path.with_name("second.flags")
+    second.write_text(second.read_text().replace("--steps=3", "--steps=4"))
+    assert FIRST.measurements() == []
+
+
 def test_labeling_that_fails_is_reported(training: FakeTraining) -> None:
     text = FIRST.path.read_text().replace("# Measured:", "# Teacher:   second\n# Measured:")
     FIRST.path.write_text(f"{text}--stored_labels=runs/labels\n")

@@ -67,8 +67,8 @@ def lessons_section(content: Content) -> Section | None:
     if not figures:
         return None
     text = paragraphs(
-        "The student learns from the teacher's labels of unlabeled examples alone; the teacher learns from labeled "
-        "ones and from what its labels did to the student (arXiv:2003.10580)."
+        "The student learns the teacher's labels of unlabeled examples; a teacher that is given feedback learns from "
+        "what they did to the student (arXiv:2003.10580)."
     )
     return Section(title="Teacher and student", html=join([text, element("div", *figures, class_="charts")]))
 
