@@ -39,18 +39,6 @@ from metassl_tf.hypergrad.products import (
 from metassl_tf.learner import distribution
 
 
-class Labels(NamedTuple):
-    """What the teacher gave to this replica's unlabeled examples.
-
-    Attributes:
-      target: distributions over classes, [batch, classes]: one-hot where sampled; differentiated through where soft.
-      log_probability: log T(y | x_u; theta_T) of what was sampled, [batch]; differentiated through.
-    """
-
-    target: tf.Tensor
-    log_probability: tf.Tensor
-
-
 class StudentStep(NamedTuple):
     """What became of the student, as functions of its parameters.
 
@@ -156,24 +144,25 @@ AVERAGED = ("hard_cosine",)
 """Forms whose teacher loss is a mean over the unlabeled batch instead of a sum."""
 
 
-def reinforce(advantage: tf.Tensor, labels: Labels, *, mean: bool) -> tf.Tensor:
+def reinforce(advantage: tf.Tensor, log_probability: tf.Tensor, *, mean: bool) -> tf.Tensor:
     """The share of the teacher's loss (h - b) CE(y, T(x_u; theta_T)), whose gradient is Eq. 5.12.
 
     Args:
       advantage: h - b, scalar; a constant to the teacher.
-      labels: what was sampled.
+      log_probability: log T(y | x_u; theta_T) of what was sampled for each example, whatever that is, [batch];
+        differentiated through.
       mean: over the global batch instead of the sum.
     """
-    share = -tf.stop_gradient(advantage) * tf.reduce_sum(labels.log_probability)
+    share = -tf.stop_gradient(advantage) * tf.reduce_sum(log_probability)
     if not mean:
         return share
     replicas = distribution.replica_context().num_replicas_in_sync
-    return share / float(labels.log_probability.shape[0] * replicas)
+    return share / float(log_probability.shape[0] * replicas)
 
 
-def follow(derivative: tf.Tensor, labels: Labels) -> tf.Tensor:
+def follow(derivative: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """The share of a teacher's loss whose gradient is the derivative by its labels, passed on to its parameters."""
-    return tf.reduce_sum(tf.stop_gradient(derivative) * labels.target)
+    return tf.reduce_sum(tf.stop_gradient(derivative) * labels)
 
 
 def cosine(left: Vector, right: Vector) -> tf.Tensor:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from metassl_tf.algorithms.base import TEACHER_LABEL, Algorithm, Batch
 from metassl_tf.algorithms.supervised import Supervised
 from metassl_tf.meta.meta_pseudo_labels import MetaPseudoLabels
-from metassl_tf.meta.reduced_meta_pseudo_labels import JUDGED
-from metassl_tf.meta.student import LearnFromTeacher, student_view
+from metassl_tf.meta.reduced_meta_pseudo_labels import JUDGED, ReducedMetaPseudoLabels
+from metassl_tf.meta.student import SAMPLERS, LearnFromTeacher, Sampler, student_view
 
 
 class Roles(NamedTuple):
@@ -19,6 +19,7 @@ class Roles(NamedTuple):
       teacher_batch: the batch as the teacher sees it.
       view: name of the unlabeled view that the student learns from, and the teacher labels what stands there for it.
       labeled_view: name of the labeled view on which the student is judged.
+      sample: lets the teacher make what the student learns from.
       calibrates: whether the teacher sees stored distributions instead of the run's inputs. The run's algorithm is then
         the student's, and with it the scalar unlabeled weight.
     """
@@ -28,6 +29,7 @@ class Roles(NamedTuple):
     teacher_batch: Callable[[Batch], Batch]
     view: str
     labeled_view: str
+    sample: Sampler
     calibrates: bool
 
 
@@ -40,6 +42,7 @@ def classifying_teacher(algorithm: Algorithm, settings: MetaPseudoLabels) -> Rol
         teacher_batch=lambda batch: batch,
         view=view,
         labeled_view=next(iter(algorithm.needs().labeled_views)),
+        sample=SAMPLERS[settings.label_form],
         calibrates=False,
     )
 
@@ -63,5 +66,6 @@ def calibrating_teacher(algorithm: Algorithm) -> Roles:
         teacher_batch=distributions,
         view=view,
         labeled_view=JUDGED,
+        sample=SAMPLERS[ReducedMetaPseudoLabels.label_form],
         calibrates=True,
     )

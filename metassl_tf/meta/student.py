@@ -1,12 +1,14 @@
 """The student's side of Meta Pseudo Labels: what it learns from, and how labels are made for it.
 
-Labels are made by functions of the teacher's logits, and all that the feedback asks of them is what they were and how
-probable. A teacher that samples something else, such as sentences (Meta Back-Translation, thesis, chapter 6), needs
-another such function and no other feedback.
+A `Sampler` lets the teacher make what the student learns from: its inputs, its labels, and how probable these were,
+which is all that the sampled forms of the feedback ask. Here the inputs are the unlabeled images as they are and the
+labels are classes; a teacher that samples sentences for the student to read (Meta Back-Translation, thesis, chapter 6)
+is another such function, and no other feedback.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -25,7 +27,6 @@ from metassl_tf.algorithms.base import (
     View,
 )
 from metassl_tf.learner import distribution
-from metassl_tf.meta.feedback import Labels
 
 _VIEW: View = "strong"
 
@@ -104,45 +105,71 @@ class LearnFromTeacher:
         )
 
 
-LabelMaker = Callable[[tf.Tensor, tf.Tensor], Labels]
+class Sample(NamedTuple):
+    """What a teacher has made of unlabeled examples for its student.
 
-
-def sampled(logits: tf.Tensor, seed: tf.Tensor) -> Labels:
-    """Draws y_u ~ T(x_u) for each example, once; the same labels stand in both losses.
-
-    Args:
-      logits: of the teacher, [batch, classes].
-      seed: int32 [2]; with it, an example's place in the global batch determines the draw.
+    Attributes:
+      inputs: what the student sees, [batch, ...].
+      labels: what it is to say: of classification distributions, [batch, classes], differentiated through where they
+        are the teacher's own.
+      log_probability: of what was sampled for each example, [batch]; differentiated through.
     """
-    log_probability = tf.nn.log_softmax(logits)
-    drawn = _uniform(logits.shape[0], seed, logits.dtype)
+
+    inputs: Inputs
+    labels: tf.Tensor
+    log_probability: tf.Tensor
+
+
+Teacher = Callable[[Inputs], tf.Tensor]
+"""What a teacher says of unlabeled examples, as `Roles.teacher_batch` shows them to it."""
+Sampler = Callable[[Teacher, Inputs, tf.Tensor], Sample]
+"""(teacher, inputs, seed) -> sample. The seed is int32 [2]; with it, an example's place in the global batch determines
+the draw."""
+
+
+def sampled_class(teacher: Teacher, inputs: Inputs, seed: tf.Tensor) -> Sample:
+    """Draws y_u ~ T(x_u) for each example, once; the same labels stand in both losses."""
+    log_probability = tf.nn.log_softmax(_logits(teacher, inputs))
+    drawn = _uniform(log_probability.shape[0], seed, log_probability.dtype)
     below = tf.cumsum(tf.exp(tf.stop_gradient(log_probability)), axis=-1) < drawn[:, tf.newaxis]
-    label = tf.minimum(tf.reduce_sum(tf.cast(below, tf.int32), axis=-1), logits.shape[-1] - 1)
-    return _of_class(label, log_probability)
+    label = tf.minimum(tf.reduce_sum(tf.cast(below, tf.int32), axis=-1), log_probability.shape[-1] - 1)
+    return _of_class(inputs, label, log_probability)
 
 
-def most_probable(logits: tf.Tensor, seed: tf.Tensor) -> Labels:
+def most_probable_class(teacher: Teacher, inputs: Inputs, seed: tf.Tensor) -> Sample:
     """Takes the class with the largest logit: no sample, so no feedback can be had from it."""
     del seed
-    return _of_class(tf.argmax(logits, axis=-1), tf.nn.log_softmax(logits))
+    logits = _logits(teacher, inputs)
+    return _of_class(inputs, tf.argmax(logits, axis=-1), tf.nn.log_softmax(logits))
 
 
-def distribution_itself(logits: tf.Tensor, seed: tf.Tensor) -> Labels:
+def distribution_itself(teacher: Teacher, inputs: Inputs, seed: tf.Tensor) -> Sample:
     """Takes the teacher's distribution, differentiated through."""
     del seed
-    return Labels(tf.nn.softmax(logits), tf.zeros_like(logits[:, 0]))
+    logits = _logits(teacher, inputs)
+    return Sample(inputs, tf.nn.softmax(logits), tf.zeros_like(logits[:, 0]))
 
 
-LABEL_MAKERS: dict[str, LabelMaker] = {
-    "sampled": sampled,
-    "argmax": most_probable,
+SAMPLERS: dict[str, Sampler] = {
+    "sampled": sampled_class,
+    "argmax": most_probable_class,
     "soft": distribution_itself,
 }
 
 
-def _of_class(label: tf.Tensor, log_probability: tf.Tensor) -> Labels:
-    target = tf.one_hot(label, log_probability.shape[-1], dtype=log_probability.dtype)
-    return Labels(target, tf.reduce_sum(target * log_probability, axis=-1))
+def _logits(teacher: Teacher, inputs: Inputs) -> tf.Tensor:
+    """What a teacher that tells classes apart says, [batch, classes]."""
+    logits = teacher(inputs)
+    if logits.shape.rank != 2:
+        raise ValueError(
+            f"A teacher of classes says one logit for each: expected [batch, classes], not {logits.shape}."
+        )
+    return logits
+
+
+def _of_class(inputs: Inputs, label: tf.Tensor, log_probability: tf.Tensor) -> Sample:
+    labels = tf.one_hot(label, log_probability.shape[-1], dtype=log_probability.dtype)
+    return Sample(inputs, labels, tf.reduce_sum(labels * log_probability, axis=-1))
 
 
 def _uniform(size: int, seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:

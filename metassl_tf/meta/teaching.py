@@ -10,12 +10,12 @@ from metassl_tf.algorithms.base import TEACHER_LABEL, Algorithm, Average, Batch,
 from metassl_tf.learner import distribution
 from metassl_tf.learner.learner import Learner, Updated
 from metassl_tf.learner.step import Evaluated, Pending, Sums, evaluate, reduce_terms, total_sums
-from metassl_tf.meta.feedback import AVERAGED, FORMS, Labels, StudentStep, Verdict, follow, reinforce
+from metassl_tf.meta.feedback import AVERAGED, FORMS, StudentStep, Verdict, follow, reinforce
 from metassl_tf.meta.meta_pseudo_labels import NO_FEEDBACK, MetaPseudoLabels
 from metassl_tf.meta.reduced_meta_pseudo_labels import ReducedMetaPseudoLabels
 from metassl_tf.meta.roles import Roles
 from metassl_tf.meta.scopes import validation_share
-from metassl_tf.meta.student import LABEL_MAKERS, SharedForward
+from metassl_tf.meta.student import Sample, SharedForward
 
 _USEFULNESS, _BASELINE = "feedback/usefulness", "feedback/baseline"
 
@@ -117,12 +117,12 @@ class Teaching:
         """
         with tf.GradientTape() as tape:
             of_teacher, of_student = self._unlabeled_weights(unlabeled_weight)
-            share, sums, averages, labels, new_statistics = self._label(batch, context, of_teacher)
+            share, sums, averages, sample, new_statistics = self._sample(batch, context, of_teacher)
             # All forms but one see the student's step from outside.
             with contextlib.nullcontext() if self.settings.form == "soft" else tape.stop_recording():
-                lesson = self.teach(batch, labels, context, example_weights, unlabeled_weight=of_student)
+                lesson = self.teach(batch, sample, context, example_weights, unlabeled_weight=of_student)
                 verdict = self._judge(batch, lesson, context)
-            signal, heard = self._heard(verdict, labels)
+            signal, heard = self._heard(verdict, sample)
             total = share + self.settings.feedback_weight * signal
         gradients = tape.gradient(
             total, self.teacher.trainable_variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
@@ -152,15 +152,17 @@ class Teaching:
     def teach(
         self,
         batch: Batch,
-        labels: Labels,
+        sample: Sample,
         context: Context,
         example_weights: tf.Tensor | None,
         *,
         unlabeled_weight: tf.Tensor,
     ) -> Lesson:
         """The student's step on the teacher's labels, which nothing has moved yet."""
-        unlabeled = batch.unlabeled._replace(columns={**batch.unlabeled.columns, TEACHER_LABEL: labels.target})
-        own = batch._replace(unlabeled=unlabeled)
+        unlabeled = batch.unlabeled
+        views = {**unlabeled.views, self.roles.view: sample.inputs}
+        columns = {**unlabeled.columns, TEACHER_LABEL: sample.labels}
+        own = batch._replace(unlabeled=unlabeled._replace(views=views, columns=columns))
         parameters = [tf.convert_to_tensor(parameter.value) for parameter in self.student.parameters]
         evaluated = evaluate(
             self.student,
@@ -172,7 +174,7 @@ class Teaching:
             at=parameters,
         )
         gradient = distribution.all_reduce_sum(evaluated.gradients)
-        weights = tf.ones_like(labels.target[:, 0]) if example_weights is None else example_weights
+        weights = tf.ones_like(sample.labels[:, 0]) if example_weights is None else example_weights
         count = weights.shape[0] * distribution.replica_context().num_replicas_in_sync
         return Lesson(
             batch=own,
@@ -188,10 +190,10 @@ class Teaching:
         one = tf.ones([])
         return (one, weight) if self.roles.calibrates else (weight, one)
 
-    def _label(
+    def _sample(
         self, batch: Batch, context: Context, unlabeled_weight: tf.Tensor
-    ) -> tuple[tf.Tensor, Sums, dict[str, Average], Labels, list[tf.Tensor]]:
-        """The teacher's own losses, and its labels, from one pass."""
+    ) -> tuple[tf.Tensor, Sums, dict[str, Average], Sample, list[tf.Tensor]]:
+        """The teacher's own losses, and what it makes for the student, from one pass."""
         settings, own = self.settings, self.roles.teacher_batch(batch)
         inputs = own.unlabeled.views[self.roles.view]
         if settings.freeze_teacher:
@@ -209,8 +211,9 @@ class Teaching:
             logits = shared.logits
         seed = tf.stack([tf.cast(self._seed & 0x7FFFFFFF, tf.int32), 0x7EAC])
         seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(context.step, tf.int32), alg="philox")
-        labels = LABEL_MAKERS[settings.label_form](logits / settings.distillation_temperature, seed)
-        return share, sums, averages, labels, statistics
+        said = logits / settings.distillation_temperature
+        sample = self.roles.sample(lambda _: said, batch.unlabeled.views[self.roles.view], seed)
+        return share, sums, averages, sample, statistics
 
     def _judge(self, batch: Batch, lesson: Lesson, context: Context) -> Verdict:
         """What the student's step says about the labels."""
@@ -250,7 +253,7 @@ class Teaching:
         # A student that stands still has nothing to say, though its gradients have an angle.
         return verdict._replace(usefulness=tf.where(moves, verdict.usefulness, 0.0))
 
-    def _heard(self, verdict: Verdict, labels: Labels) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    def _heard(self, verdict: Verdict, sample: Sample) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The share of the teacher's feedback loss, and what to log of it."""
         heard: dict[str, tf.Tensor] = {}
         if verdict.alignment is not None:
@@ -258,7 +261,7 @@ class Teaching:
         if verdict.loss is not None:
             return verdict.loss, heard
         if verdict.derivative is not None:
-            return follow(verdict.derivative, labels), heard
+            return follow(verdict.derivative, sample.labels), heard
         if verdict.usefulness is None:
             return tf.zeros([]), heard
         usefulness = tf.stop_gradient(verdict.usefulness)  # 0 of a student that waits, and so the baseline stays 0
@@ -268,7 +271,7 @@ class Teaching:
             # As it was before this step: else it would hold part of what it is to be compared with.
             heard[_BASELINE] = tf.convert_to_tensor(self._baseline.value)
             advantage -= tf.cast(heard[_BASELINE], usefulness.dtype)
-        return reinforce(advantage, labels, mean=self.settings.form in AVERAGED), heard
+        return reinforce(advantage, sample.log_probability, mean=self.settings.form in AVERAGED), heard
 
     def _move_baseline(self, usefulness: tf.Tensor) -> None:
         decay, baseline = self.settings.baseline_decay, self._baseline.value

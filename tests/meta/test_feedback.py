@@ -13,7 +13,7 @@ from metassl_tf import losses
 from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.update_rules import Adam, AdamW, Lars, RmsProp, Sgd
 from metassl_tf.meta import feedback
-from metassl_tf.meta.feedback import FORMS, Labels, StudentStep, follow, reinforce
+from metassl_tf.meta.feedback import FORMS, StudentStep, follow, reinforce
 from tests.learner import tiny
 
 FEATURES, CLASSES, UNLABELED, LABELED = 3, 3, 3, 4
@@ -98,9 +98,8 @@ class Problem:
         with tf.GradientTape() as tape:
             tape.watch(self.teacher)
             target = tf.exp(self.teacher_log_probability(self.teacher))
-            labels = Labels(target, tf.zeros([UNLABELED], tf.float64))
             verdict = FORMS[form](self.step(target))
-            signal = verdict.loss if verdict.loss is not None else follow(verdict.derivative, labels)
+            signal = verdict.loss if verdict.loss is not None else follow(verdict.derivative, target)
         return tape.gradient(signal, self.teacher).numpy()
 
     def vectors(self) -> list[tf.Tensor]:
@@ -162,7 +161,7 @@ def test_labeled_gradient_has_to_be_pulled_back(optimizer: str) -> None:
         with tf.GradientTape() as tape:
             tape.watch(own.teacher)
             target = tf.exp(own.teacher_log_probability(own.teacher))
-            signal = follow(feedback.soft_jvp(naive).derivative, Labels(target, target[:, 0]))
+            signal = follow(feedback.soft_jvp(naive).derivative, target)
         return tape.gradient(signal, own.teacher).numpy()
 
     assert relative_error(by_labeled_gradient(plain), plain.by_differences()) < 1e-6
@@ -175,9 +174,8 @@ def test_difference_is_unbiased(optimizer: str, baseline: float) -> None:
     problem = Problem(**OPTIMIZERS[optimizer])
 
     def loss(target: tf.Tensor, log_probability: tf.Tensor) -> tf.Tensor:
-        labels = Labels(target, log_probability)
         usefulness = feedback.hard_difference(problem.step(target)).usefulness
-        return reinforce(usefulness - baseline, labels, mean=False)
+        return reinforce(usefulness - baseline, log_probability, mean=False)
 
     assert relative_error(problem.expected(loss), problem.enumerated()) < 1e-10
 
@@ -188,8 +186,7 @@ def test_inner_product_is_right_to_first_order_in_the_learning_rate() -> None:
         problem = Problem(learning_rate=rate, used=False, **OPTIMIZERS["sgd"])
 
         def loss(target: tf.Tensor, log_probability: tf.Tensor, own: Problem = problem) -> tf.Tensor:
-            labels = Labels(target, log_probability)
-            return reinforce(feedback.hard(own.step(target)).usefulness, labels, mean=False)
+            return reinforce(feedback.hard(own.step(target)).usefulness, log_probability, mean=False)
 
         errors.append(relative_error(problem.expected(loss), problem.enumerated()))
     assert errors[0] > 0.01
@@ -250,13 +247,12 @@ def test_sampled_feedback_raises_labels_that_helped(form: str) -> None:
     for target in problem.vectors():
         with tf.GradientTape() as tape:
             tape.watch(problem.teacher)
-            log_probability = tf.reduce_sum(target * problem.teacher_log_probability(problem.teacher), axis=1)
-            labels = Labels(target, log_probability)
+            before = tf.reduce_sum(target * problem.teacher_log_probability(problem.teacher), axis=1)
             usefulness = FORMS[form](problem.step(target)).usefulness
-            loss = reinforce(usefulness, labels, mean=form == "hard_cosine")
+            loss = reinforce(usefulness, before, mean=form == "hard_cosine")
         teacher = problem.teacher - 1e-3 * tape.gradient(loss, problem.teacher)
-        log_probability = tf.reduce_sum(target * problem.teacher_log_probability(teacher))
-        moves.append((float(usefulness), float(log_probability - tf.reduce_sum(labels.log_probability))))
+        after = tf.reduce_sum(target * problem.teacher_log_probability(teacher))
+        moves.append((float(usefulness), float(after - tf.reduce_sum(before))))
     assert all(np.sign(usefulness) == np.sign(raised) for usefulness, raised in moves)
     assert min(moves)[0] < 0 < max(moves)[0]
 

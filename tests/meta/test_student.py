@@ -7,23 +7,27 @@ import pytest
 import tensorflow as tf
 
 from metassl_tf.algorithms import ALGORITHMS
-from metassl_tf.algorithms.base import Batch
-from metassl_tf.meta.student import TEACHER_LABEL, SharedForward, most_probable, sampled
+from metassl_tf.algorithms.base import TEACHER_LABEL, Batch
+from metassl_tf.meta.student import SAMPLERS, Sample, SharedForward
 from tests.learner import tiny
-from tests.meta.taught import batch_of, make
+from tests.meta.taught import Nothing, batch_of, make, teacher_change, weights_of
+
+
+def sample_of(form: str, logits: tf.Tensor, seed: list[int]) -> Sample:
+    return SAMPLERS[form](lambda _: logits, tf.zeros([len(logits), 1]), tf.constant(seed))
 
 
 def test_samples_follow_the_distribution_and_the_seed() -> None:
     probability = np.array([0.1, 0.2, 0.7])
     logits = tf.constant(np.tile(np.log(probability) + 3.0, [20_000, 1]), tf.float32)
-    labels = sampled(logits, tf.constant([1, 2]))
-    frequency = labels.target.numpy().mean(axis=0)
+    sample = sample_of("sampled", logits, [1, 2])
+    frequency = sample.labels.numpy().mean(axis=0)
     np.testing.assert_allclose(frequency, probability, atol=0.01)
-    chosen = labels.target.numpy().argmax(axis=1)
-    np.testing.assert_allclose(labels.log_probability, np.log(probability)[chosen], rtol=1e-5)
-    np.testing.assert_array_equal(sampled(logits, tf.constant([1, 2])).target, labels.target)
-    assert (sampled(logits, tf.constant([1, 3])).target.numpy() != labels.target.numpy()).any()
-    np.testing.assert_array_equal(most_probable(logits, tf.constant([1, 2])).target.numpy()[:, 2], 1.0)
+    chosen = sample.labels.numpy().argmax(axis=1)
+    np.testing.assert_allclose(sample.log_probability, np.log(probability)[chosen], rtol=1e-5)
+    np.testing.assert_array_equal(sample_of("sampled", logits, [1, 2]).labels, sample.labels)
+    assert (sample_of("sampled", logits, [1, 3]).labels.numpy() != sample.labels.numpy()).any()
+    np.testing.assert_array_equal(sample_of("argmax", logits, [1, 2]).labels.numpy()[:, 2], 1.0)
 
 
 def test_most_probable_labels_are_no_samples() -> None:
@@ -36,7 +40,35 @@ def test_most_probable_labels_are_no_samples() -> None:
 
     every = list(np.eye(3))
     np.testing.assert_allclose(mean_slope(every, tf.nn.softmax(logits).numpy()[0]), np.zeros(3), atol=1e-7)
-    assert np.abs(mean_slope([most_probable(logits, tf.constant([0, 0])).target.numpy()[0]], np.ones(1))).max() > 0.3
+    most_probable = sample_of("argmax", logits, [0, 0]).labels.numpy()[0]
+    assert np.abs(mean_slope([most_probable], np.ones(1))).max() > 0.3
+
+
+@pytest.mark.parametrize("form", SAMPLERS)
+def test_classes_want_a_logit_for_each(form: str) -> None:
+    with pytest.raises(ValueError, match=r"expected \[batch, classes\], not \(2, 5, 3\)"):
+        sample_of(form, tf.zeros([2, 5, 3]), [0, 0])
+
+
+@pytest.mark.parametrize("feedback", ["hard", "hard_cosine", "hard_difference"])
+def test_a_teacher_may_sample_what_the_student_sees(feedback: str) -> None:
+    """As Meta Back-Translation does: inputs are drawn, labels are given, and the teacher hears of what it drew."""
+    made, batch = make(feedback=feedback, algorithm=Nothing()), batch_of(Nothing())
+    written = tf.random.stateless_normal(batch.unlabeled.views["student"].shape, [1, 2])
+    given = tf.one_hot([0, 1, 2] * 3, 3)[: len(written)]
+
+    def sample(teacher: Any, inputs: tf.Tensor, seed: tf.Tensor) -> Sample:
+        del seed
+        return Sample(written, given, tf.nn.log_softmax(teacher(inputs))[:, 0])
+
+    rule = made.rule
+    rule.roles = rule.roles._replace(sample=sample)
+    before = weights_of(rule.teacher)
+    pending = rule.begin_step(batch, tiny.context(), tf.ones([]))
+    assert pending.evaluated.batch.unlabeled.views["student"] is written
+    np.testing.assert_array_equal(pending.evaluated.batch.unlabeled.columns[TEACHER_LABEL], given)
+    pending.apply()
+    assert any(change.any() for change in teacher_change(made, before))
 
 
 class Recorder:

@@ -7,9 +7,8 @@ import pytest
 import tensorflow as tf
 
 from metassl_tf import losses
-from metassl_tf.algorithms.base import Batch
+from metassl_tf.algorithms.base import TEACHER_LABEL, Batch
 from metassl_tf.meta.feedback import HARD
-from metassl_tf.meta.student import TEACHER_LABEL
 from tests.learner import tiny
 from tests.meta.taught import RATE, Made, Nothing, batch_of, flat, make, teacher_change, weights_of
 
