@@ -10,9 +10,9 @@ from typing import Any
 from metassl_tf.engine.workdir import Workdir, write_atomically
 from metassl_tf.flagfile import to_flagfile
 from tools import runs
-from tools.ablation_groups import BASE, Base, Group, changed
 from tools.comparisons import better_of, differences, with_spread
 from tools.measurements import Flagfile
+from tools.variants import BASE, Base, Group, changed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -66,26 +66,8 @@ def load_split_examples(config: Config) -> Loaded:
 
     Args, returns and raises as `load_examples`.
     """
-    data, needs = config.data, config.needs
-    dataset = load_dataset(
-        data.dataset,
-        settings=config.source,
-        data_dir=data.data_dir,
-        image_size=data.image_size,
-        channels=data.channels,
-        download=data.download,
-        strict_data=data.strict_data,
-        split_seed=data.split_seed,
-    )
-    if data.unlabeled_dataset and needs.unlabeled_views:
-        dataset = load_unlabeled(
-            data.unlabeled_dataset,
-            dataset,
-            data_dir=data.data_dir,
-            download=data.download,
-            strict_data=data.strict_data,
-            split_seed=data.split_seed,
-        )
+    data = config.data
+    dataset = _load_dataset(config)
     strangers = empty_like(dataset.train)
     if data.unknown_classes:
         dataset, strangers = separate_unknown_classes(dataset, data.unknown_classes)
@@ -109,6 +91,31 @@ def load_split_examples(config: Config) -> Loaded:
             split_seed=data.split_seed,
         )
     return Loaded(dataset, split, split_examples(dataset, split))
+
+
+def _load_dataset(config: Config) -> Dataset:
+    """What the sources give, with a pool of unlabeled examples of its own where the settings name one."""
+    data = config.data
+    dataset = load_dataset(
+        data.dataset,
+        settings=config.source,
+        data_dir=data.data_dir,
+        image_size=data.image_size,
+        channels=data.channels,
+        download=data.download,
+        strict_data=data.strict_data,
+        split_seed=data.split_seed,
+    )
+    if data.unlabeled_dataset and config.needs.unlabeled_views:
+        dataset = load_unlabeled(
+            data.unlabeled_dataset,
+            dataset,
+            data_dir=data.data_dir,
+            download=data.download,
+            strict_data=data.strict_data,
+            split_seed=data.split_seed,
+        )
+    return dataset
 
 
 def _with_given_labels(loaded: Loaded, config: Config) -> Loaded:

@@ -55,21 +55,7 @@ def build_weighting(
         settings = dataclasses.replace(settings, weight_warmup_steps=first)
     _check_algorithm(config.train.algorithm, training.algorithm)
     _check_validation(meta_validation, dataset.class_names)
-    if settings.weights_on_host and (config.run.xla or config.run.distribution == "tpu"):
-        raise UserError(
-            "--weights_on_host does not go with --xla or --distribution=tpu: what is compiled cannot read from the "
-            "host. Expected one of the two."
-        )
-    if settings.max_weight and settings.initial_weight > settings.max_weight:
-        raise UserError(
-            f"--initial_weight={settings.initial_weight:g} is above --max_weight={settings.max_weight:g}. Expected it "
-            "to lie between 0 and the largest weight."
-        )
-    if settings.weight_warmup_steps >= config.train.steps:
-        raise UserError(
-            f"--weight_warmup_steps={settings.weight_warmup_steps} does not end before --steps={config.train.steps}, "
-            "so that no weight would ever move. Expected fewer steps of warm-up than of training."
-        )
+    _check_settings(settings, config)
     schedule = {
         "total_steps": config.train.steps,
         "batch_size": config.train.batch_size * config.train.unlabeled_ratio,
@@ -98,6 +84,24 @@ def meta_validation_batch_size(config: Config, examples: Examples, strategy: tf.
     ) or config.train.batch_size * config.train.unlabeled_ratio
     replicas = strategy.num_replicas_in_sync
     return max(1, min(wanted, len(examples)) // replicas) * replicas
+
+
+def _check_settings(settings: PerExampleWeights, config: Config) -> None:
+    if settings.weights_on_host and (config.run.xla or config.run.distribution == "tpu"):
+        raise UserError(
+            "--weights_on_host does not go with --xla or --distribution=tpu: what is compiled cannot read from the "
+            "host. Expected one of the two."
+        )
+    if settings.max_weight and settings.initial_weight > settings.max_weight:
+        raise UserError(
+            f"--initial_weight={settings.initial_weight:g} is above --max_weight={settings.max_weight:g}. Expected it "
+            "to lie between 0 and the largest weight."
+        )
+    if settings.weight_warmup_steps >= config.train.steps:
+        raise UserError(
+            f"--weight_warmup_steps={settings.weight_warmup_steps} does not end before --steps={config.train.steps}, "
+            "so that no weight would ever move. Expected fewer steps of warm-up than of training."
+        )
 
 
 def _check_algorithm(name: str, algorithm: Algorithm) -> None:

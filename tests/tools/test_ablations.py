@@ -21,7 +21,8 @@ from metassl_tf.meta.per_example_weights import PerExampleWeights
 from tests.command_line import run_here
 from tools import ablation_groups, runs
 from tools.ablation_data import Case, Outcome, Store, cases, table
-from tools.ablation_groups import BASES, GROUPS, Group, Variant, changed
+from tools.ablation_groups import BASES, GROUPS
+from tools.variants import Group, Variant, changed
 
 ROOT = Path(__file__).parent.parent.parent
 STORED = Path("flags/digits/ablations.json")
