@@ -1,9 +1,7 @@
 """The table runs what is missing, survives what fails, and writes the same numbers everywhere."""
 
 import json
-import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -312,35 +310,6 @@ def test_readme_keeps_what_is_around_the_marks() -> None:
     for half in ("a\n<!-- results -->\nb\n", "a\n<!-- /results -->\nb\n"):
         with pytest.raises(UserError, match="no place for the table"):
             readme_with_table(half, "new\n")
-
-
-def test_launch_appends_the_output_and_returns_the_status(tmp_path: Path) -> None:
-    log = tmp_path / "log.txt"
-    for status in (0, 3):
-        program = f"import sys; print('to stdout {status}'); print('to stderr', file=sys.stderr); sys.exit({status})"
-        assert runs.launch([sys.executable, "-c", program], log) == status
-    lines = log.read_text().splitlines()
-    assert sorted(lines) == ["to stderr", "to stderr", "to stdout 0", "to stdout 3"]
-
-
-@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_commit_says_whether_the_package_differs_from_it(project: Path) -> None:
-    assert runs.current_commit() == "unknown"
-
-    def git(*arguments: str) -> str:
-        identity = ["-c", "user.name=A", "-c", "user.email=a@b.c"]
-        return subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()
-
-    (project / "metassl_tf").mkdir()
-    (project / "metassl_tf/code.py").write_text("")
-    git("init")
-    git("add", ".")
-    git("commit", "-m", "all")
-    commit = git("rev-parse", "--short", "HEAD")
-    (project / "flags/toy/measured.json").write_text("{}")  # what the table itself writes is no change
-    assert runs.current_commit() == commit
-    (project / "metassl_tf/code.py").write_text("changed")
-    assert runs.current_commit() == f"{commit}+changes"
 
 
 def test_real_runs_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
