@@ -181,41 +181,41 @@ def table(title: str, results: Results) -> str:
       results: the cases of a group with their runs.
 
     Returns:
-      The table; empty where nothing was measured.
+      The table, without the columns of what none of them has; empty where nothing was measured.
     """
-    rows = [_row(case, outcomes, results) for case, outcomes in results if outcomes]
-    if not rows:
+    cells = [_cells(case, outcomes, results) for case, outcomes in results if outcomes]
+    if not cells:
         return ""
+    kept = [name for name in cells[0] if any(row[name] for row in cells)]
+    rows = [[row[name] for name in kept] for row in cells]
     head = [
         f"### {title}",
         "",
         "Mean ± sample standard deviation over n seeds. Difference: of test accuracy with the same seed, in points, to "
         "the row that is named behind it.",
         "",
-        "| Variant | Test accuracy, % | Difference | Better in | Fine-tuned, % | Teacher, % | Weight AUROC | Seconds "
-        "| Memory, MB | n |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in (kept, ["---"] * len(kept), *rows)),
     ]
-    return "\n".join([*head, *rows]) + "\n"
+    return "\n".join(head) + "\n"
 
 
-def _row(case: Case, outcomes: Sequence[Outcome], results: Results) -> str:
+def _cells(case: Case, outcomes: Sequence[Outcome], results: Results) -> dict[str, str]:
+    """Column -> what stands in it."""
     theirs = next((runs for other, runs in results if other.name == case.reference), ())
     ahead = differences(_accuracies(outcomes), _accuracies(theirs)) if case.name != case.reference else []
     aurocs = [run.weight_auroc for run in outcomes if run.weight_auroc is not None]
-    cells = [
-        case.name,
-        with_spread([100.0 * run.test_accuracy for run in outcomes]),
-        f"{with_spread([100.0 * value for value in ahead])} ({case.reference})" if ahead else "",
-        better_of(ahead) if ahead else "",
-        _percent([run.fine_tuned_accuracy for run in outcomes]),
-        _percent([run.teacher_accuracy for run in outcomes]),
-        with_spread(aurocs, decimals=3) if aurocs else "",
-        with_spread([run.seconds for run in outcomes], decimals=0),
-        with_spread([run.peak_memory_mb for run in outcomes], decimals=0),
-        str(len(outcomes)),
-    ]
-    return f"| {' | '.join(cells)} |"
+    return {
+        "Variant": case.name,
+        "Test accuracy, %": with_spread([100.0 * run.test_accuracy for run in outcomes]),
+        "Difference": f"{with_spread([100.0 * value for value in ahead])} ({case.reference})" if ahead else "",
+        "Better in": better_of(ahead) if ahead else "",
+        "Fine-tuned, %": _percent([run.fine_tuned_accuracy for run in outcomes]),
+        "Teacher, %": _percent([run.teacher_accuracy for run in outcomes]),
+        "Weight AUROC": with_spread(aurocs, decimals=3) if aurocs else "",
+        "Seconds": with_spread([run.seconds for run in outcomes], decimals=0),
+        "Memory, MB": with_spread([run.peak_memory_mb for run in outcomes], decimals=0),
+        "n": str(len(outcomes)),
+    }
 
 
 def _percent(accuracies: Sequence[float | None]) -> str:
