@@ -18,6 +18,7 @@ from absl import flags
 from tqdm import tqdm
 
 from metassl_tf import flag_definitions
+from metassl_tf.engine.workdir import write_atomically
 from metassl_tf.errors import UserError
 from tools import runs
 from tools.ablation_data import Case, Results, Store, cases, measure, table
@@ -31,7 +32,8 @@ _SEEDS = flags.DEFINE_list(
     "seeds", ["0", "1", "2"], "Seeds, or ranges such as 0..4, each given to a run as --seed and --split_seed."
 )
 _RUNS_DIR = flags.DEFINE_string("runs_dir", "runs/ablations", "Folder of the runs.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder for plots, PNG; it is made where there is none.")
+TABLES = "tables.md"
+_OUTPUT = flags.DEFINE_string("output", None, f"Folder for plots, PNG, and {TABLES}; it is made where there is none.")
 _PRINT_ONLY = flags.DEFINE_bool("print_only", False, "Run nothing: show what was measured before.")
 
 
@@ -116,11 +118,13 @@ def main() -> None:
         choose(_ONLY.value, list(GROUPS), flag="only", what="a group of variants"),
     )
     failures = [] if _PRINT_ONLY.value else run_all(asked, seeds, Path(_RUNS_DIR.value))
-    for question in asked:
-        if _OUTPUT.value:
-            draw(question, Path(_OUTPUT.value))
-        if text := table(question.title, question.results()):
-            print(text)
+    tables = "\n".join(filter(None, (table(question.title, question.results()) for question in asked)))
+    print(tables, end="")
+    if _OUTPUT.value and tables:
+        folder = Path(_OUTPUT.value)
+        for question in asked:
+            draw(question, folder)
+        write_atomically(folder / TABLES, lambda file: file.write(tables.encode()))
     if failures:
         count = len(seeds) * sum(len(question.cases) for question in asked)
         sys.exit("\n".join([f"{len(failures)} of {count} runs failed:", *failures]))

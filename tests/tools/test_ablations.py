@@ -236,7 +236,8 @@ def test_table_has_paired_differences() -> None:
     )
     assert text.startswith("### Title\n")
     assert text.splitlines()[-4:] == [
-        "| Variant | Test accuracy, % | Difference | Better in | Teacher, % | Weight AUROC | Seconds | Memory, MB | n |",
+        "| Variant | Test accuracy, % | Difference | Better in | Teacher, % | Weight AUROC | Seconds | Memory, MB "
+        "| n |",
         "|" + 9 * " --- |",
         "| first | 60.00 ± 43.59 |  |  |  | 0.625 ± 0.177 | 10 ± 10 | 900 ± 0 | 3 |",
         "| second | 87.00 ± 8.49 | 2.00 ± 1.41 (first) | 2 of 2 | 55.00 ± 7.07 |  | 5 ± 7 | 900 ± 0 | 2 |",
@@ -254,7 +255,8 @@ def test_plots_and_tables_of_what_was_measured(training: FakeTraining, capsys: p
     assert ablations("--print_only", "--output=some/plots") is None
     assert capsys.readouterr().out == shown
     assert training.configs == []
-    plots = sorted(Path("some/plots").iterdir())
+    assert Path("some/plots/tables.md").read_text() == shown
+    plots = sorted(Path("some/plots").glob("*.png"))
     expected = ["optimizer", "optimizer_over_steps", "single_weight"]
     assert [plot.name for plot in plots] == [f"flipped_{name}.png" for name in expected]
     assert all(plot.read_bytes().startswith(b"\x89PNG") for plot in plots)
