@@ -1,6 +1,7 @@
 """Plots of ablations: what each variant reaches, and how it gets there over the steps."""
 
 import statistics
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tools.ablation_data import Outcome, Results
 
 _STYLE = {"font.size": 8.0, "axes.spines.right": False, "axes.spines.top": False, "axes.linewidth": 0.7}
 _DOTS_PER_INCH = 130
+_TITLE_WIDTH = 90  # characters
 _BLUE, _GREY = "#2f6fd0", "#8a8f98"
 
 
@@ -27,16 +29,17 @@ def draw_variants(title: str, results: Results, path: Path) -> None:
     measured = [(case.name, runs) for case, runs in results if runs]
 
     def draw(figure: Figure) -> None:
-        left, right = figure.subplots(1, 2, sharey=True)
-        _draw_spreads(left, [[100.0 * run.test_accuracy for run in runs] for _, runs in measured])
-        left.set_xlabel("test accuracy, %")
-        _draw_spreads(
-            right, [[run.weight_auroc for run in runs if run.weight_auroc is not None] for _, runs in measured]
-        )
-        right.set_xlabel("AUROC of the weights")
-        left.set_yticks(range(len(measured)), [name for name, _ in measured])
-        left.invert_yaxis()
-        figure.suptitle(title, fontsize=9)
+        panels = {"test accuracy, %": [[100.0 * run.test_accuracy for run in runs] for _, runs in measured]}
+        aurocs = [[run.weight_auroc for run in runs if run.weight_auroc is not None] for _, runs in measured]
+        if any(aurocs):
+            panels["AUROC of the weights"] = aurocs
+        places = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (name, columns) in zip(places, panels.items(), strict=True):
+            _draw_spreads(axes, columns)
+            axes.set_xlabel(name)
+        places[0].set_yticks(range(len(measured)), [name for name, _ in measured])
+        places[0].invert_yaxis()
+        figure.suptitle(_lines(title), fontsize=9)
 
     _save(draw, path, width=7.0, height=1.1 + 0.26 * len(measured))
 
@@ -71,10 +74,14 @@ def draw_over_steps(title: str, results: Results, path: Path) -> None:
         axes.set_xlabel("step")
         axes.set_ylabel("test accuracy, %")
         axes.grid(visible=True, axis="y", linewidth=0.4)
-        figure.legend(loc="outside right upper", frameon=False)
-        figure.suptitle(title, fontsize=9)
+        figure.legend(loc="outside right center", frameon=False)
+        figure.suptitle(_lines(title), fontsize=9)
 
     _save(draw, path, width=7.0, height=3.4)
+
+
+def _lines(title: str) -> str:
+    return textwrap.fill(title, _TITLE_WIDTH)
 
 
 def _by_step(runs: Sequence[Outcome]) -> tuple[list[int], list[list[float]]]:

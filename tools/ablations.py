@@ -55,7 +55,9 @@ class Question(NamedTuple):
     @property
     def title(self) -> str:
         """What is asked of what."""
-        return f"{BASES[self.base].title}: {GROUPS[self.group].title} ({GROUPS[self.group].source})"
+        group = GROUPS[self.group]
+        source = f" ({group.source})" if group.source else ""
+        return f"{BASES[self.base].title}: {group.title}{source}"
 
     def results(self) -> Results:
         """The cases with what was measured of them."""

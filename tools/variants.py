@@ -52,7 +52,7 @@ class Group(NamedTuple):
 
     Attributes:
       title: what is varied, for tables and plots.
-      source: where the paper asks it.
+      source: where a paper asks it; empty for a question of our own.
       variants: name -> what is different.
       over_steps: whether test accuracy is drawn over steps as well.
     """

@@ -84,7 +84,7 @@ GROUPS = {
     ),
     "pollution": Group(
         "What could let weights find unknown classes",
-        "none",
+        "",
         {
             "none": Variant({"meta": ()}),
             "masked examples move": Variant({"move_masked": True}),
