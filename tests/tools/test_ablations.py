@@ -262,6 +262,17 @@ def test_plots_and_tables_of_what_was_measured(training: FakeTraining, capsys: p
     assert all(plot.read_bytes().startswith(b"\x89PNG") for plot in plots)
 
 
+def test_stored_tables_are_those_of_the_data(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert ablations("--print_only") is None
+    stored = Path("flags/digits/ablations/tables.md")
+    assert stored.read_text() == capsys.readouterr().out, (
+        f"Run `python -m tools.ablations --print_only --output={stored.parent}`."
+    )
+
+
 def test_real_runs_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """They train in this process, which saves the seconds of starting others."""
 
