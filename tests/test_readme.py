@@ -93,6 +93,7 @@ def test_numbers_in_the_text_are_those_measured() -> None:
         "weights_flipped": ("AUROC of weight", "AUROC of agreement", "points to"),
         "weights_flipped_paper": ("AUROC of weight",),
         "weights_polluted": ("AUROC of weight",),
+        "weights_weak_teacher": ("AUROC of weight", "AUROC of confidence", "points to"),
     }
     for stem, kinds in expected.items():
         found = Flagfile(ROOT / f"flags/digits/{stem}.flags").comparisons()
