@@ -162,6 +162,7 @@ def make_content(
         "config": {
             "dataset": "made_up",
             "algorithm": "fixmatch",
+            "meta": ["per_example_weights"],
             "model": "mlp",
             "widths": (1, 2),
             "data_dir": HOSTILE,

@@ -94,6 +94,7 @@ def test_every_section_function_is_used() -> None:
 
 def test_headline_numbers() -> None:
     text = Page(render(make_content())).text
+    assert "made_up · fixmatch + per_example_weights · 12 labels" in text
     for expected in (
         "80.00%", "70.00%", "65.43%", "best on validation (step 20)", "median of the last 3", "1 h 2 min 5 s",
         "1,234", "988 MB", "1,470,000", "0123456789abcdef", "tensorflow 2.20.0", "0.0312", "120 test",

@@ -49,7 +49,8 @@ def render(content: Content) -> str:
       The text of `index.html`.
     """
     config = content.result["config"]
-    title = f"{config['dataset']} · {config['algorithm']} · {content.result['num_examples']['labeled']:,} labels"
+    method = " + ".join([config["algorithm"], *config["meta"]])
+    title = f"{config['dataset']} · {method} · {content.result['num_examples']['labeled']:,} labels"
     sections = [section for section in (make(content) for make in SECTIONS) if section is not None]
     return render_page(
         title,
