@@ -70,9 +70,11 @@ def test_two_replicas_equal_one_device(name: str, mirrored: tf.distribute.Strate
 @pytest.mark.parametrize("name", [name for name, cls in ALGORITHMS.items() if cls().needs().unlabeled_views])
 def test_unlabeled_weight_0_is_supervised_learning(name: str) -> None:
     # Without batch norm, through which unlabeled examples act on labeled ones in the joint pass.
+    algorithm = ALGORITHMS[name]()
+    (labeled_view,) = algorithm.needs().labeled_views
     runs = [
-        tiny.train(tf.distribute.get_strategy(), algorithm, steps=3, batch_norm=False, unlabeled_weight=0.0)
-        for algorithm in (ALGORITHMS[name](), Supervised())
+        tiny.train(tf.distribute.get_strategy(), own, steps=3, batch_norm=False, unlabeled_weight=0.0)
+        for own in (algorithm, Supervised(labeled_view=labeled_view))
     ]
     assert [metrics["loss"] for metrics in runs[0].metrics] == pytest.approx(
         [metrics["loss"] for metrics in runs[1].metrics], rel=1e-6
