@@ -1,12 +1,10 @@
 """Every algorithm once more, in NumPy and float64, example by example as the paper writes it.
 
 A golden function returns the labeled and the unlabeled part of the loss of one batch, before the unlabeled weight.
-An algorithm joins all contract tests by one row of CASES.
 """
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -135,58 +133,3 @@ def _annealed_loss(settings: Any, network: Network, batch: Batch, progress: floa
     right = [row[label] for row, label in zip(probabilities, batch.labeled.label.numpy(), strict=True)]
     kept = [loss for loss, probability in zip(losses, right, strict=True) if probability <= threshold]
     return sum(kept) / max(len(kept), 1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Case:
-    """What the contract tests know about one algorithm.
-
-    Attributes:
-      golden: its loss in NumPy.
-      alternatives: for each hyperparameter, values other than the default.
-      learns: for each term, the inputs of the forward pass through which it learns; through all others it must not.
-    """
-
-    golden: Golden
-    alternatives: Mapping[str, tuple[Any, ...]]
-    learns: Mapping[str, set[str]]
-
-
-CASES = {
-    "supervised": Case(
-        golden=supervised,
-        alternatives={"label_smoothing": (0.2, 0.5), "mixup": (0.5, 2.0), "labeled_view": ("strong",)},
-        learns={"cross_entropy": {"labeled"}},
-    ),
-    "pseudo_label": Case(
-        golden=pseudo_label,
-        alternatives={"threshold": (0.6, 0.0)},
-        learns={"cross_entropy": {"labeled"}, "pseudo_label": {"unlabeled"}},
-    ),
-    "uda": Case(
-        golden=uda,
-        alternatives={
-            "temperature": (0.9, 2.0),
-            "threshold": (0.6, 0.0),
-            "confidence": ("tempered",),
-            "annealing": ("linear", "log", "exp"),
-            "label_smoothing": (0.3,),
-        },
-        learns={"cross_entropy": {"labeled"}, "consistency": {"strong"}},
-    ),
-    "fixmatch": Case(
-        golden=fixmatch,
-        alternatives={"threshold": (0.6, 0.0)},
-        learns={"cross_entropy": {"labeled"}, "consistency": {"strong"}},
-    ),
-    "given_labels": Case(
-        golden=given_labels,
-        alternatives={},
-        learns={"cross_entropy": {"labeled"}, "given_label": {"strong"}},
-    ),
-    "noisy_student": Case(
-        golden=noisy_student,
-        alternatives={"label_smoothing": (0.2,)},
-        learns={"cross_entropy": {"labeled"}, "teacher_label": {"strong"}},
-    ),
-}

@@ -9,7 +9,7 @@ import tensorflow as tf
 from metassl_tf.algorithms import ALGORITHMS
 from metassl_tf.algorithms.base import Algorithm
 from metassl_tf.algorithms.supervised import Supervised
-from tests.algorithms.golden import CASES
+from tests.algorithms.cases import CASES
 from tests.learner import tiny
 
 # The clipping norm is below the gradient's, so that clipping counts too.
