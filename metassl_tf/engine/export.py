@@ -164,7 +164,7 @@ def _write_keras(model: keras.Model, interface: Interface, path: Path) -> bool:
         with zipfile.ZipFile(partial, "a") as archive:
             archive.writestr(interface_lib.FILE_NAME, interface.to_json())
         partial.replace(path)
-    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:  # Keras', for such layers
         _logger.warning(
             "%s is not written: a layer of the model cannot be serialised (%s). Give it get_config and "
             "keras.saving.register_keras_serializable to have the file. The SavedModel is not affected.",

@@ -1,8 +1,6 @@
 """The table runs what is missing, survives what fails, and writes the same numbers everywhere."""
 
 import json
-import signal
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,89 +11,19 @@ from metassl_tf import flag_definitions
 from metassl_tf.engine import run
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
-from tests.command_line import run_here
-from tests.tools.small_flagfiles import HEADER
+from tests.tools.fake_training import FIRST, TINY, FakeTraining, fake_training, paper_table, project_in
 from tools import runs
-from tools.measurements import Flagfile, readme_with_table
-
-TINY = """--dataset=digits
---num_labeled=20
---algorithm=supervised
---model=mlp
---hidden_units=4
---batch_size=4
---steps=3
-"""
-
-
-class FakeTraining:
-    """Stands for `launch`: writes what a run leaves, at once; the accuracy depends on name and seed.
-
-    Attributes:
-      commands: every command that was launched, without the program.
-      fail: names of flagfiles whose runs fail.
-      more: seed -> what else is in the result.
-    """
-
-    def __init__(self) -> None:
-        self.commands: list[dict[str, str]] = []
-        self.fail: set[str] = set()
-        self.more: dict[str, dict[str, Any]] = {}
-
-    def __call__(self, command: Sequence[str], log: Path) -> int:
-        assert list(command[:2]) == [sys.executable, "-m"]
-        flags = dict(flag.removeprefix("--").split("=", 1) for flag in command[3:])
-        self.commands.append(flags)
-        if command[2] == "metassl_tf.label":
-            assert Workdir(flags["teacher"]).result.exists()
-            log.write_text("error: no such model.\n")
-            return int("label" in self.fail)
-        assert command[2] == "metassl_tf.train"
-        workdir = Workdir(flags["workdir"])
-        name = Path(flags["flagfile"]).stem
-        if name in self.fail:
-            log.write_text("Traceback\n\rtraining 3%\rerror: --steps=-1 is out of range.\n\n")
-            return 1
-        accuracy = {"first": 0.9, "second": 0.7}[name] + 0.01 * int(flags["seed"])
-        result = {
-            "test_accuracy": accuracy,
-            "median_of_last_20": {"raw": {"test_accuracy": 0.1}, "ema": {"test_accuracy": accuracy - 0.001}},
-            "step": 3,
-            "seconds": 2.0 + int(flags["seed"]),
-            "versions": {"metassl_tf": "1.0"},
-            **self.more.get(flags["seed"], {}),
-        }
-        workdir.result.write_text(json.dumps(result))
-        return 0
+from tools.measurements import readme_with_table
 
 
 @pytest.fixture
 def training(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
-    fake = FakeTraining()
-    monkeypatch.setattr(runs, "launch", fake)
-    monkeypatch.setattr(runs, "current_commit", lambda: "abc1234")
-    return fake
+    return fake_training(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with two flagfiles and a README to stand in."""
-    folder = tmp_path / "flags/toy"
-    folder.mkdir(parents=True)
-    for name, expected in (("first", "91.20 ± 0.30 % (somewhere); 90.00 % elsewhere"), ("second", "none: it is new")):
-        (folder / f"{name}.flags").write_text(HEADER.format(name=name, expected=expected) + TINY)
-    (tmp_path / "README.md").write_text("Before\n<!-- results -->\n<!-- /results -->\nafter\n")
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGTERM)
-    yield tmp_path
-    signal.signal(signal.SIGTERM, handler)
-
-
-FIRST = Flagfile(Path("flags/toy/first.flags"))
-
-
-def paper_table(*given: str) -> str | int | None:
-    return run_here("../tools/paper_table", given)
+    yield from project_in(tmp_path, monkeypatch)
 
 
 def seeds_run(training: FakeTraining) -> list[tuple[str, str]]:
@@ -221,43 +149,6 @@ def test_what_is_compared_and_what_tells_is_written_as_well(training: FakeTraini
     header = FIRST.path.read_text()
     assert "(n = 3: seeds 0, 1, 3)\n#            +20.00 ± 0.00 points to second, better in 2 of 2\n" in header
     assert FIRST.with_measured() == header
-
-
-@pytest.mark.parametrize(("flag", "labels"), [("stored_labels", "labels_1"), ("given_labels", "seed_1")])
-def test_a_teacher_comes_first(flag: str, labels: str, training: FakeTraining) -> None:
-    text = FIRST.path.read_text().replace("# Measured:", "# Teacher:   second\n# Measured:")
-    FIRST.path.write_text(f"{text}--{flag}=runs/labels\n")
-    paper_table("--runs=flags/toy/first.flags", "--seeds=1", "--data_dir=somewhere")
-    teacher, *labeling, student = training.commands
-    assert [Path(flags["flagfile"]).stem for flags in (teacher, student)] == ["second", "first"]
-    assert Path(student[flag]).name == labels
-    if labeling:
-        assert labeling[0]["teacher"] == teacher["workdir"]
-        assert labeling[0]["stored_labels"] == student[flag]
-        assert labeling[0].items() >= {"seed": "1", "split_seed": "1", "data_dir": "somewhere"}.items()
-    assert len(labeling) == (flag == "stored_labels")
-    training.commands.clear()
-    paper_table("--runs=flags/toy/first.flags", "--seeds=1,2", "--data_dir=somewhere")
-    assert {flags["seed"] for flags in training.commands} == {"2"}
-
-
-def test_other_flags_of_a_teacher_make_numbers_void(training: FakeTraining) -> None:
-    text = FIRST.path.read_text().replace("# Measured:", "# Teacher:   second\n# Measured:")
-    FIRST.path.write_text(f"{text}--given_labels=runs/labels\n")
-    paper_table("--runs=flags/toy/first.flags", "--seeds=1")
-    assert len(FIRST.measurements()) == 1
-    assert len(training.commands) == 2
-    second = FIRST.path.with_name("second.flags")
-    second.write_text(second.read_text().replace("--steps=3", "--steps=4"))
-    assert FIRST.measurements() == []
-
-
-def test_labeling_that_fails_is_reported(training: FakeTraining) -> None:
-    text = FIRST.path.read_text().replace("# Measured:", "# Teacher:   second\n# Measured:")
-    FIRST.path.write_text(f"{text}--stored_labels=runs/labels\n")
-    training.fail.add("label")
-    message = str(paper_table("--runs=flags/toy/first.flags", "--seeds=1"))
-    assert "toy/first, seed 1: labeling ended with status 1. error: no such model." in message
 
 
 def test_other_networks_of_a_run_stand_beside_it(training: FakeTraining) -> None:

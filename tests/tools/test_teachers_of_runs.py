@@ -1,0 +1,55 @@
+"""A run that learns from another's labels: its teacher comes first, and belongs to what was measured."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tools.fake_training import FIRST, FakeTraining, fake_training, paper_table, project_in
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
+    return fake_training(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    yield from project_in(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(("flag", "labels"), [("stored_labels", "labels_1"), ("given_labels", "seed_1")])
+def test_a_teacher_comes_first(flag: str, labels: str, training: FakeTraining) -> None:
+    text = FIRST.path.read_text().replace("# Measured:", "# Teacher:   second\n# Measured:")
+    FIRST.path.write_text(f"{text}--{flag}=runs/labels\n")
+    paper_table("--runs=flags/toy/first.flags", "--seeds=1", "--data_dir=somewhere")
+    teacher, *labeling, student = training.commands
+    assert [Path(flags["flagfile"]).stem for flags in (teacher, student)] == ["second", "first"]
+    assert Path(student[flag]).name == labels
+    if labeling:
+        assert labeling[0]["teacher"] == teacher["workdir"]
+        assert labeling[0]["stored_labels"] == student[flag]
+        assert labeling[0].items() >= {"seed": "1", "split_seed": "1", "data_dir": "somewhere"}.items()
+    assert len(labeling) == (flag == "stored_labels")
+    training.commands.clear()
+    paper_table("--runs=flags/toy/first.flags", "--seeds=1,2", "--data_dir=somewhere")
+    assert {flags["seed"] for flags in training.commands} == {"2"}
+
+
+def test_other_flags_of_a_teacher_make_numbers_void(training: FakeTraining) -> None:
+    text = FIRST.path.read_text().replace("# Measured:", "# Teacher:   second\n# Measured:")
+    FIRST.path.write_text(f"{text}--given_labels=runs/labels\n")
+    paper_table("--runs=flags/toy/first.flags", "--seeds=1")
+    assert len(FIRST.measurements()) == 1
+    assert len(training.commands) == 2
+    second = FIRST.path.with_name("second.flags")
+    second.write_text(second.read_text().replace("--steps=3", "--steps=4"))
+    assert FIRST.measurements() == []
+
+
+def test_labeling_that_fails_is_reported(training: FakeTraining) -> None:
+    text = FIRST.path.read_text().replace("# Measured:", "# Teacher:   second\n# Measured:")
+    FIRST.path.write_text(f"{text}--stored_labels=runs/labels\n")
+    training.fail.add("label")
+    message = str(paper_table("--runs=flags/toy/first.flags", "--seeds=1"))
+    assert "toy/first, seed 1: labeling ended with status 1. error: no such model." in message
