@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from metassl_tf.algorithms.base import GIVEN_LABEL, TEACHER_LABEL
+from metassl_tf.algorithms.batch import GIVEN_LABEL, TEACHER_LABEL
 from metassl_tf.config import Config
 
 _RAMP = ("unlabeled_weight", "unlabeled_ramp", "unlabeled_ramp_steps")

@@ -19,7 +19,8 @@ import dataclasses
 import tensorflow as tf
 
 from metassl_tf import losses
-from metassl_tf.algorithms.base import GIVEN_LABEL, Average, Batch, Context, Forward, Losses, Needs, Term
+from metassl_tf.algorithms.base import Average, Context, Forward, Losses, Needs, Term
+from metassl_tf.algorithms.batch import GIVEN_LABEL, Batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,8 @@ import dataclasses
 import tensorflow as tf
 
 from metassl_tf import losses
-from metassl_tf.algorithms.base import TEACHER_LABEL, Average, Batch, Context, Forward, Losses, Needs, Term
+from metassl_tf.algorithms.base import Average, Context, Forward, Losses, Needs, Term
+from metassl_tf.algorithms.batch import TEACHER_LABEL, Batch
 from metassl_tf.settings import setting
 
 

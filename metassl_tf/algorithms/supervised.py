@@ -17,7 +17,8 @@ import dataclasses
 import tensorflow as tf
 
 from metassl_tf import losses
-from metassl_tf.algorithms.base import Batch, Beta, Context, Forward, Losses, Needs, Term, View
+from metassl_tf.algorithms.base import Beta, Context, Forward, Losses, Needs, Term
+from metassl_tf.algorithms.batch import Batch, View
 from metassl_tf.errors import UserError
 from metassl_tf.settings import setting
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from metassl_tf.algorithms.base import GIVEN_LABEL
+from metassl_tf.algorithms.batch import GIVEN_LABEL
 from metassl_tf.data.images import ImageShape, resize_images
 from metassl_tf.errors import UserError
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Batch, Beta, Examples, Needs
+from metassl_tf.algorithms.base import Beta, Needs
+from metassl_tf.algorithms.batch import Batch, Examples
 from metassl_tf.data import order
 from metassl_tf.data.examples import Examples as Pool
 from metassl_tf.data.views import Views, reader

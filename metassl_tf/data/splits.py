@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metassl_tf.algorithms.base import GIVEN_LABEL
+from metassl_tf.algorithms.batch import GIVEN_LABEL
 from metassl_tf.data.examples import Dataset, Examples, concatenate
 from metassl_tf.data.overlap import occurs_in
 from metassl_tf.data.protocols import PROTOCOLS, Choice, Indices, ranks_in_class

@@ -6,7 +6,7 @@ algorithm may train on given labels, and what it makes of the wrong ones can be 
 
 import numpy as np
 
-from metassl_tf.algorithms.base import GIVEN_LABEL
+from metassl_tf.algorithms.batch import GIVEN_LABEL
 from metassl_tf.data.examples import Examples
 from metassl_tf.data.protocols import Indices
 from metassl_tf.data.seeds import random_state

@@ -9,7 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Batch, Context
+from metassl_tf.algorithms.base import Context
+from metassl_tf.algorithms.batch import Batch
 from metassl_tf.algorithms.supervised import Supervised
 from metassl_tf.data.pipeline import Pipeline
 from metassl_tf.engine.checkpoints import Checkpoints

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from metassl_tf.algorithms.base import GIVEN_LABEL
+from metassl_tf.algorithms.batch import GIVEN_LABEL
 from metassl_tf.data.pollution import POLLUTED
 from metassl_tf.engine.csv_names import file_cell
 from metassl_tf.engine.evaluator import Evaluator

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from scipy.special import entr, softmax
 
-from metassl_tf.algorithms.base import TEACHER_LABEL
+from metassl_tf.algorithms.batch import TEACHER_LABEL
 from metassl_tf.data.examples import Examples
 from metassl_tf.engine.evaluator import Evaluator
 from metassl_tf.engine.history import Row

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metassl_tf.algorithms.base import GIVEN_LABEL, TEACHER_LABEL
+from metassl_tf.algorithms.batch import GIVEN_LABEL, TEACHER_LABEL
 from metassl_tf.config import Config
 from metassl_tf.data.examples import Dataset, Examples, empty_like
 from metassl_tf.data.pollution import pollute, separate_unknown_classes

@@ -6,7 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Batch, Context
+from metassl_tf.algorithms.base import Context
+from metassl_tf.algorithms.batch import Batch
 from metassl_tf.config import Config
 from metassl_tf.data.pipeline import validation_batches
 from metassl_tf.data.splits import load_split, save_split

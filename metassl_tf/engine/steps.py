@@ -5,7 +5,8 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Batch, Context
+from metassl_tf.algorithms.base import Context
+from metassl_tf.algorithms.batch import Batch
 from metassl_tf.learner.step import Sums
 from metassl_tf.meta.weighting import Weighting
 

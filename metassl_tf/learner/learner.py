@@ -11,7 +11,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Inputs, Parameters
+from metassl_tf.algorithms.base import Parameters
+from metassl_tf.algorithms.batch import Inputs
 from metassl_tf.learner import distribution, schedules, variables
 from metassl_tf.learner.passes import Pass
 from metassl_tf.learner.update_rules import UpdateRule, root

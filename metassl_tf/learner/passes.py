@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Inputs, Parameters
+from metassl_tf.algorithms.base import Parameters
+from metassl_tf.algorithms.batch import Inputs
 from metassl_tf.learner import variables
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Algorithm, Average, Batch, Context, Losses, Term
+from metassl_tf.algorithms.base import Algorithm, Average, Context, Losses, Term
+from metassl_tf.algorithms.batch import Batch
 from metassl_tf.learner import distribution
 from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.passes import Pass

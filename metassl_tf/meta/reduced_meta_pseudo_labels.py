@@ -21,7 +21,8 @@ examples too, as there, and not from the teacher's labels alone.
 import dataclasses
 from typing import ClassVar
 
-from metassl_tf.algorithms.base import TEACHER_LABEL, Needs
+from metassl_tf.algorithms.base import Needs
+from metassl_tf.algorithms.batch import TEACHER_LABEL
 from metassl_tf.errors import UserError
 from metassl_tf.learner.update_rules import Adam
 from metassl_tf.meta.meta_pseudo_labels import TeachingSettings

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from metassl_tf.algorithms.base import TEACHER_LABEL, Algorithm, Batch
+from metassl_tf.algorithms.base import Algorithm
+from metassl_tf.algorithms.batch import TEACHER_LABEL, Batch
 from metassl_tf.algorithms.supervised import Supervised
 from metassl_tf.meta.meta_pseudo_labels import MetaPseudoLabels
 from metassl_tf.meta.reduced_meta_pseudo_labels import JUDGED, ReducedMetaPseudoLabels

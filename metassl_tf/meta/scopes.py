@@ -12,7 +12,8 @@ import keras
 import tensorflow as tf
 
 from metassl_tf import losses as losses_lib
-from metassl_tf.algorithms.base import Algorithm, Batch, Context, Forward, Inputs, Losses, Parameters
+from metassl_tf.algorithms.base import Algorithm, Context, Forward, Losses, Parameters
+from metassl_tf.algorithms.batch import Batch, Inputs
 from metassl_tf.hypergrad.last_layer import with_ones
 from metassl_tf.hypergrad.products import Vector
 from metassl_tf.learner import distribution

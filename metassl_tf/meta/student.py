@@ -13,19 +13,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from metassl_tf import losses
-from metassl_tf.algorithms.base import (
-    TEACHER_LABEL,
-    Average,
-    Batch,
-    Context,
-    Forward,
-    Inputs,
-    Losses,
-    Needs,
-    Parameters,
-    Term,
-    View,
-)
+from metassl_tf.algorithms.base import Average, Context, Forward, Losses, Needs, Parameters, Term
+from metassl_tf.algorithms.batch import TEACHER_LABEL, Batch, Inputs, View
 from metassl_tf.learner import distribution
 
 _VIEW: View = "strong"

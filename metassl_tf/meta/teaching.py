@@ -6,7 +6,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import TEACHER_LABEL, Algorithm, Average, Batch, Context
+from metassl_tf.algorithms.base import Algorithm, Average, Context
+from metassl_tf.algorithms.batch import TEACHER_LABEL, Batch
 from metassl_tf.learner import distribution
 from metassl_tf.learner.learner import Learner, Updated
 from metassl_tf.learner.step import Evaluated, Pending, Sums, evaluate, reduce_terms, total_sums

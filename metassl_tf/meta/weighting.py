@@ -6,7 +6,8 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Algorithm, Batch, Context, Examples
+from metassl_tf.algorithms.base import Algorithm, Context
+from metassl_tf.algorithms.batch import Batch, Examples
 from metassl_tf.errors import UserError
 from metassl_tf.hypergrad.last_layer import LARGEST_EXACT
 from metassl_tf.hypergrad.solvers import GROWN

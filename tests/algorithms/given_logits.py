@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Algorithm, Batch, Context, Examples, Losses
+from metassl_tf.algorithms.base import Algorithm, Context, Losses
+from metassl_tf.algorithms.batch import Batch, Examples
 from tests.learner import tiny
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from metassl_tf.algorithms.base import Batch
+from metassl_tf.algorithms.batch import Batch
 
 Network = Callable[[np.ndarray], np.ndarray]
 Golden = Callable[[Any, Network, Batch, float], tuple[float, float]]

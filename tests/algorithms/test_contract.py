@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from metassl_tf.algorithms import ALGORITHMS
-from metassl_tf.algorithms.base import Algorithm, Batch, Examples, Inputs, Losses
+from metassl_tf.algorithms.base import Algorithm, Losses
+from metassl_tf.algorithms.batch import Batch, Examples, Inputs
 from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.passes import Pass
 from metassl_tf.learner.step import reduce_terms

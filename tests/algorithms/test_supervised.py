@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Batch, Beta, Examples
+from metassl_tf.algorithms.base import Beta
+from metassl_tf.algorithms.batch import Batch, Examples
 from metassl_tf.algorithms.supervised import Supervised
 from metassl_tf.errors import UserError
 from tests.algorithms.given_logits import logits_of, losses_at

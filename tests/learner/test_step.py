@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Algorithm, Average, Batch, Context, Examples, Forward, Losses, Needs, Term
+from metassl_tf.algorithms.base import Algorithm, Average, Context, Forward, Losses, Needs, Term
+from metassl_tf.algorithms.batch import Batch, Examples
 from metassl_tf.algorithms.supervised import Supervised
 from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.step import Sums, Training, reduce_terms

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import TEACHER_LABEL, Algorithm, Batch, Context, Examples
+from metassl_tf.algorithms.base import Algorithm, Context
+from metassl_tf.algorithms.batch import TEACHER_LABEL, Batch, Examples
 from metassl_tf.learner.learner import Learner, Optimization
 from metassl_tf.learner.schedules import Constant
 from metassl_tf.learner.step import Training

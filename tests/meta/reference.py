@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from metassl_tf import losses
-from metassl_tf.algorithms.base import Algorithm, Batch, Context, Examples, Forward, Losses
+from metassl_tf.algorithms.base import Algorithm, Context, Forward, Losses
+from metassl_tf.algorithms.batch import Batch, Examples
 from metassl_tf.algorithms.fixmatch import FixMatch
 from metassl_tf.algorithms.pseudo_label import PseudoLabel
 from metassl_tf.algorithms.uda import Uda

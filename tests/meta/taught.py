@@ -5,7 +5,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Algorithm, Batch, Context, Needs
+from metassl_tf.algorithms.base import Algorithm, Context, Needs
+from metassl_tf.algorithms.batch import Batch
 from metassl_tf.algorithms.supervised import Supervised
 from metassl_tf.algorithms.uda import Uda
 from metassl_tf.learner.learner import Learner

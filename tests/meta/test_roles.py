@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import TEACHER_LABEL, Batch, Context, Needs
+from metassl_tf.algorithms.base import Context, Needs
+from metassl_tf.algorithms.batch import TEACHER_LABEL, Batch
 from metassl_tf.algorithms.noisy_student import NoisyStudent
 from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.step import Sums, Training

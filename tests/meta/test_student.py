@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from metassl_tf.algorithms import ALGORITHMS
-from metassl_tf.algorithms.base import TEACHER_LABEL, Batch
+from metassl_tf.algorithms.batch import TEACHER_LABEL, Batch
 from metassl_tf.meta.student import SAMPLERS, Sample, SharedForward
 from tests.learner import tiny
 from tests.meta.taught import Nothing, batch_of, make, teacher_change, weights_of

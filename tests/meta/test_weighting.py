@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Batch, Context, Examples
+from metassl_tf.algorithms.base import Context
+from metassl_tf.algorithms.batch import Batch, Examples
 from metassl_tf.errors import UserError
 from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.step import Sums, Training

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from metassl_tf import losses
-from metassl_tf.algorithms.base import TEACHER_LABEL, Batch
+from metassl_tf.algorithms.batch import TEACHER_LABEL, Batch
 from metassl_tf.meta.feedback import HARD
 from tests.learner import tiny
 from tests.meta.taught import RATE, Made, Nothing, batch_of, flat, make, teacher_change, weights_of
