@@ -7,6 +7,7 @@ derivative, and adding those up over the replicas is left to the caller.
 """
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import TypeAlias
 
 import tensorflow as tf
@@ -16,6 +17,7 @@ Loss: TypeAlias = Callable[[Vector], tf.Tensor]
 Product: TypeAlias = Callable[[Vector], Vector]
 
 _ZERO = tf.UnconnectedGradients.ZERO
+_FORWARD_MODE: ContextVar[tf.autodiff.ForwardAccumulator | None] = ContextVar("forward_mode", default=None)
 
 
 def dot(left: Sequence[tf.Tensor], right: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -108,5 +110,29 @@ def forward_mode_product(
       A tensor of the values' shape.
     """
     with tf.autodiff.ForwardAccumulator(list(at), [tf.convert_to_tensor(part) for part in vector]) as accumulator:
-        value = values(list(at))
+        token = _FORWARD_MODE.set(accumulator)
+        try:
+            value = values(list(at))
+        finally:
+            _FORWARD_MODE.reset(token)
     return accumulator.jvp(value, unconnected_gradients=_ZERO)
+
+
+def in_pace(activation: tf.Tensor) -> tf.Tensor:
+    """Holds what follows an activation back until the derivative has come as far; elsewhere than in forward mode, it.
+
+    A graph runs whatever is ready. The pass itself would be through while the derivative, three times as much work, is
+    in the first layers, and all activations would wait for it in memory, as they do for a backward pass.
+
+    Args:
+      activation: any tensor that a later part of a network is computed from.
+
+    Returns:
+      The same values.
+    """
+    accumulator = _FORWARD_MODE.get()
+    tangent = None if accumulator is None else accumulator.jvp(activation)
+    if tangent is None:
+        return activation
+    with tf.control_dependencies([tangent]):
+        return tf.identity(activation)

@@ -14,12 +14,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from metassl_tf.hypergrad.products import in_pace
+
 
 def fuse(layer: Any) -> Any:
     """Makes a batch normalisation layer train in one kernel where that computes the same.
 
     It does on float32 or narrower inputs [batch, height, width, channels], on one replica. The statistics are float32.
-    Elsewhere, and in inference mode, the layer computes as it did.
+    Elsewhere, and in inference mode, the layer computes as it did. In forward-mode differentiation a network goes on
+    from here when the derivative is here, which keeps few activations in memory (`products.in_pace`).
 
     Args:
         layer: a `keras.layers.BatchNormalization`, changed in place. A clone or a loaded copy of it computes as Keras
@@ -32,8 +35,8 @@ def fuse(layer: Any) -> Any:
 
     def call(inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
         if training and layer.trainable and mask is None and _fits(layer, inputs) and _is_on_one_replica():
-            return _fused_training(layer, inputs)
-        return unfused(inputs, training=training, mask=mask)
+            return in_pace(_fused_training(layer, inputs))
+        return in_pace(unfused(inputs, training=training, mask=mask))
 
     layer.call = call
     return layer

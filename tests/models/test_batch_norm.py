@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from metassl_tf.hypergrad.products import forward_mode_product
 from metassl_tf.models.base import batch_normalization, classifier, inputs_of
 from metassl_tf.models.batch_norm import fuse
 from metassl_tf.models.keras_hub_backbone import classifier_on
@@ -119,6 +120,24 @@ def test_second_derivatives(mode: str, jit_compile: bool) -> None:
     )
     expected = [(a - b) / (2 * step) for a, b in zip(ahead, behind, strict=True)]
     assert_close(product(point(fused), direction(point(fused))), expected, 2e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_network_goes_on_when_the_derivative_has_come(training: bool) -> None:
+    layer = fused_layer()
+
+    def waits(forward_mode: bool) -> bool:
+        def compiled(inputs: tf.Tensor) -> None:
+            if forward_mode:
+                forward_mode_product(lambda at: layer(at[0], training=training), [inputs], [inputs])
+            else:
+                layer(inputs, training=training)
+
+        graph = tf.function(compiled).get_concrete_function(tf.TensorSpec(SHAPE)).graph
+        return any(one.type == "Identity" and one.control_inputs for one in graph.get_operations())
+
+    assert waits(forward_mode=True)
+    assert not waits(forward_mode=False)
 
 
 def test_xla_computes_the_same() -> None:
