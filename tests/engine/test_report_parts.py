@@ -94,6 +94,14 @@ def test_axis_is_logarithmic_only_over_decades_of_positive_values() -> None:
     assert not decades <= {*labels_of(charts.line_chart([line(1.0, 100.0)], fraction=False))}
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_shares_lie_between_none_and_all(share: float) -> None:
+    labels = labels_of(charts.line_chart([line(share, share)], fraction=True))
+    ticks = [float(label.removesuffix("%")) for label in labels if label.endswith("%")]
+    assert 100 * share in ticks
+    assert 0.0 <= min(ticks) < max(ticks) <= 100.0
+
+
 def test_one_evaluation_is_enough_for_a_chart() -> None:
     assert b"<svg" in charts.line_chart([line(0.5), line(0.7)], fraction=True)
 
