@@ -11,7 +11,8 @@ GROUPS = {**weight_variants.GROUPS, **teacher_variants.GROUPS}
 """Name -> question."""
 
 # Half the images of the flagfile's step, so that many runs take their time.
-_OFTEN = {"eval_steps": 100, "unlabeled_ratio": 3}
+_HALF = {"unlabeled_ratio": 3}
+_OFTEN = {"eval_steps": 100, **_HALF}
 _ABOUT_WEIGHTS = ("inverse", "single_weight", "optimizer", "validation_size", "updates")
 
 BASES = {
@@ -29,12 +30,10 @@ BASES = {
         },
         _ABOUT_WEIGHTS,
     ),
-    "polluted": Base(
-        "FixMatch, unknown classes", "flags/digits/weights_polluted.flags", {"unlabeled_ratio": 3}, ("pollution",)
-    ),
+    "polluted": Base("FixMatch, unknown classes", "flags/digits/weights_polluted.flags", _HALF, ("pollution",)),
     "supervised": Base(
         "Supervised teacher", "flags/digits/supervised_40.flags", {}, ("teachers", "regularization", "amounts")
     ),
-    "uda": Base("UDA teacher", "flags/digits/uda_40.flags", {}, ("feedback",)),
+    "uda": Base("UDA teacher", "flags/digits/uda_40.flags", _HALF, ("feedback",)),
 }
 """Name -> experiment."""
