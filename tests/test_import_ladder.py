@@ -14,7 +14,8 @@ BINARIES = {"train", "evaluate", "export", "label"}
 LADDER = (  # the lowest rung first
     {"errors"},
     {"settings"},
-    {"losses", "hypergrad", "models", "augment"},
+    {"hypergrad"},
+    {"losses", "models", "augment"},
     {"algorithms"},
     {"data"},
     {"learner"},
