@@ -49,7 +49,8 @@ class Labeled:
 def label_examples(config: Config, teacher: Path) -> Labeled:
     """Stores a teacher's distribution for every labeled and unlabeled example; goes on where it was stopped.
 
-    The images are as they are and the network is in inference mode: the teacher of Noisy Student has no noise.
+    The images are as they are and the network is in inference mode: the teacher of Noisy Student has no noise. Its
+    weights are those that a run exports, their moving average.
 
     Args:
       config: of the run that is to learn from the labels; its `--stored_labels` says where to.
@@ -113,13 +114,22 @@ def _fill(store: LabelStore, contents: Contents, predictor: Predictor, loaded: L
 
 def _warn_of_overlap(teacher: Path, loaded: Loaded) -> None:
     """Says if a teacher was trained on what a student is to be judged by: that flatters every choice made with it."""
-    path = teacher / "splits.npz"
-    if not path.is_file() or loaded.dataset.validation is not None:
+    # The workdir, or the folder of one that its model lies in.
+    path = next((found for folder in (teacher, teacher.parent) if (found := folder / "splits.npz").is_file()), None)
+    if path is None or loaded.dataset.validation is not None:
         return
     theirs, ours = load_split(str(path)), loaded.split
+    of_teacher, of_run = (json.loads(split.parameters) for split in (theirs, ours))
     # A pool of unlabeled examples stands behind the name of the others, whose positions do not depend on it.
-    names = {json.loads(split.parameters)["dataset"].partition(" + ")[0] for split in (theirs, ours)}
-    if len(names) > 1:
+    if of_teacher["dataset"].partition(" + ")[0] != of_run["dataset"].partition(" + ")[0]:
+        return
+    if loaded.dataset.ordered and of_teacher["split_seed"] != of_run["split_seed"]:
+        _logger.warning(
+            "The teacher was trained with --split_seed=%d, and here it is %d, which chooses other test examples: the "
+            "teacher may have learned their labels. Expected the same seed.",
+            of_teacher["split_seed"],
+            of_run["split_seed"],
+        )
         return
     held_out = np.concatenate([ours.validation, ours.meta_validation])
     shared = np.intersect1d(theirs.labeled, held_out).size

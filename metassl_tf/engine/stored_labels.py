@@ -77,6 +77,9 @@ class LabelStore:
     def begin(self, contents: Contents) -> list[int]:
         """Makes the folder for these contents, or recognises it as one to go on with.
 
+        A folder without a part has nothing to lose: it becomes that of these contents. Parts without an index are
+        refused, since nothing tells whose labels of what they are.
+
         Args:
           contents: what is to be stored.
 
@@ -84,12 +87,19 @@ class LabelStore:
           The parts that are missing or damaged.
 
         Raises:
-          UserError: the folder holds other labels, or cannot be made.
+          UserError: the folder holds other labels or other files, or cannot be made.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not self._index.exists():
+            # What begins with a dot may be what a kill has left of a file.
+            others = {path.name for path in self.folder.iterdir() if path != self._index and path.name[0] != "."}
+            if not others:
                 self._write_index(contents, None)
+            elif not self._index.exists():
+                raise UserError(
+                    f"--stored_labels={self.folder} holds {min(others)} and no {self._index.name}. Expected a new or "
+                    "empty folder, or one whose making the same command began: choose another."
+                )
         except OSError as error:
             raise UserError(
                 f"--stored_labels={self.folder} cannot be made or written: {error.strerror}. Expected a folder "
@@ -106,14 +116,15 @@ class LabelStore:
     def write(self, part: int, distributions: Distributions) -> None:
         """Stores a part; it appears whole or not at all."""
         # In memory first: what NumPy writes to a file itself may end early on a full disk without a word.
-        buffer = io.BytesIO()
-        np.save(buffer, distributions, allow_pickle=False)
-        write_atomically(self._path(part), lambda file: file.write(buffer.getbuffer()))
+        content = _to_bytes(distributions)
+        write_atomically(self._path(part), lambda file: file.write(content))
 
     def finish(self) -> None:
-        """Stores the digests of all parts, which makes the folder complete."""
-        contents, _ = self._read_index()
-        self._write_index(contents, [self._digest(part) for part in range(contents.num_parts)])
+        """Stores the digests of all parts, which makes the folder complete; one that is stays untouched."""
+        contents, present = self._read_index()
+        digests = [_digest(self._path(part).read_bytes()) for part in range(contents.num_parts)]
+        if digests != present:
+            self._write_index(contents, digests)
 
     def read(self, split: Split, class_names: tuple[str, ...]) -> Stored:
         """Reads what was stored for a split.
@@ -147,11 +158,11 @@ class LabelStore:
         both = np.concatenate([np.load(self._path(part), allow_pickle=False) for part in range(contents.num_parts)])
         if contents.class_names != class_names:
             both = both[:, [contents.class_names.index(name) for name in class_names]]
-        digest = hashlib.sha256("".join(digests).encode()).hexdigest()
-        return Stored(both[: contents.num_labeled], both[contents.num_labeled :], digest)
+        return Stored(both[: contents.num_labeled], both[contents.num_labeled :], _digest("".join(digests).encode()))
 
     def _check_examples(self, contents: Contents, split: Split, class_names: tuple[str, ...]) -> None:
-        if contents.split != split.hash:
+        counts = (len(split.labeled), len(split.unlabeled))
+        if contents.split != split.hash or (contents.num_labeled, contents.num_unlabeled) != counts:
             raise UserError(
                 f"--stored_labels={self.folder} holds labels {_other_split(contents.parameters, split.parameters)}. "
                 "Expected labels of this run's examples: give both commands the same settings of the data, or label "
@@ -164,26 +175,23 @@ class LabelStore:
             )
 
     def _damaged(self, contents: Contents, digests: list[str] | None) -> list[int]:
-        """The parts that are missing, of another shape, or not what they were when the folder became complete."""
-        return [
-            part
-            for part in range(contents.num_parts)
-            if not self._is_whole(part, contents) or (digests is not None and self._digest(part) != digests[part])
-        ]
+        """The parts that are missing, or not what they were when the folder became complete, or begun and not whole."""
+        return [part for part in range(contents.num_parts) if not self._is_whole(part, contents, digests)]
 
-    def _is_whole(self, part: int, contents: Contents) -> bool:
-        places = contents.places(part)
+    def _is_whole(self, part: int, contents: Contents, digests: list[str] | None) -> bool:
         try:
-            found = np.load(self._path(part), mmap_mode="r", allow_pickle=False)
-        except (OSError, EOFError, ValueError):
+            stored = self._path(part).read_bytes()
+        except OSError:
             return False
-        return found.dtype == np.float32 and found.shape == (places.stop - places.start, len(contents.class_names))
+        if digests is not None:
+            return _digest(stored) == digests[part]
+        places = contents.places(part)
+        # Compared instead of read: at a damaged header NumPy raises all kinds of errors.
+        like = np.zeros((places.stop - places.start, len(contents.class_names)), np.float32)
+        return stored[: -like.nbytes] == _to_bytes(like)[: -like.nbytes]
 
     def _path(self, part: int) -> Path:
         return self.folder / f"part-{part:05}.npy"
-
-    def _digest(self, part: int) -> str:
-        return hashlib.sha256(self._path(part).read_bytes()).hexdigest()
 
     def _write_index(self, contents: Contents, digests: list[str] | None) -> None:
         text = json.dumps({**dataclasses.asdict(contents), "parts": digests}, indent=2, ensure_ascii=False)
@@ -192,11 +200,22 @@ class LabelStore:
     def _read_index(self) -> tuple[Contents, list[str] | None]:
         try:
             return _from_json(self._index.read_bytes())
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{self._index} is damaged: {type(error).__name__} {error}. Restore it from a copy, or label again "
                 "into another folder."
             ) from error
+
+
+def _to_bytes(distributions: Distributions) -> bytes:
+    """The content of a .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, distributions, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _from_json(text: bytes) -> tuple[Contents, list[str] | None]:
@@ -209,6 +228,8 @@ def _from_json(text: bytes) -> tuple[Contents, list[str] | None]:
         if not isinstance(value, kinds[name]):
             raise TypeError(f"{name} is {value!r}")
     _flat(found["parameters"])
+    if not all(isinstance(name, str) for name in found["class_names"]):
+        raise TypeError(f"class_names are {found['class_names']!r}")
     contents = Contents(**{**found, "class_names": tuple(found["class_names"])})
     digests = values["parts"]
     if digests is not None and (not isinstance(digests, list) or len(digests) != contents.num_parts):

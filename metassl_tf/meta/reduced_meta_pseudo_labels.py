@@ -14,8 +14,11 @@ is Noisy Student (`algorithms.noisy_student`).
 | Eq. 3 through RMSProp's update (appendix B)    | `feedback`: `soft`, or the same from `soft_jvp`     |
 | supervised signal of the teacher (section 3.2) | cross-entropy of the calibrated labeled examples    |
 
-The paper says of the student that Noisy Student differs in the missing feedback only: so it learns from the labeled
-examples too, as there, and not from the teacher's labels alone.
+The paper is of two minds about the student. It "never directly learns" from the labeled examples, which judge it and
+supervise the teacher (section 3.2); and Noisy Student, which does, differs in the missing feedback only (section 4.2).
+Here the second holds: it learns from strong views of them, and is judged by weak views of the same ones. The cosine
+that is logged is therefore that of the gradient on the judged images and of the student's whole loss, labeled examples
+included. The L2 term is of the kernels alone, and 1e-4 times a weight is what it adds to the weight's gradient.
 """
 
 import dataclasses

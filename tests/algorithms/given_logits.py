@@ -22,7 +22,7 @@ def losses_at(
     *,
     labels: Sequence[int],
     truth: Sequence[int] = (),
-    columns: Mapping[str, Sequence[int]] | None = None,
+    columns: Mapping[str, Sequence[Any]] | None = None,
     context: Context | None = None,
 ) -> Losses:
     """Calls `algorithm.losses` with a forward pass that returns the logits of each name, whatever the inputs are."""
@@ -32,7 +32,7 @@ def losses_at(
         return Examples(inputs, tf.constant(label, tf.int64), tf.range(len(label), dtype=tf.int64))
 
     needs = algorithm.needs()
-    given = {name: tf.constant(values, tf.int64) for name, values in (columns or {}).items()}
+    given = {name: tf.constant(np.array(values)) for name, values in (columns or {}).items()}
     unlabeled = side(needs.unlabeled_views, truth)._replace(columns=given)
     batch = Batch(side(needs.labeled_views, labels), unlabeled, {})
 

@@ -1,6 +1,5 @@
 """A teacher that labels, and students that learn from what it said: from command to result."""
 
-import dataclasses
 import json
 import re
 import shutil
@@ -55,6 +54,8 @@ def test_stored_distributions_are_the_teachers(
         logits = predict_examples(predictor, part, batch_size=64)["model"]
         np.testing.assert_allclose(own, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), atol=1e-5)
         np.testing.assert_allclose(own.sum(axis=1), 1.0, atol=1e-5)
+    sizes = [len(np.load(path)) for path in sorted(Path(config.data.stored_labels).glob("part-*.npy"))]
+    assert sizes == np.bincount(np.arange(len(parts.labeled) + len(parts.unlabeled)) // part_size).tolist()
     said = stored.unlabeled.argmax(axis=1)
     assert labeled.accuracy == pytest.approx(np.mean(said == parts.unlabeled.labels))
     assert labeled.counts == {str(digit): np.sum(said == digit) for digit in range(10)}
@@ -111,20 +112,57 @@ def test_fingerprints_tell_weights_apart(tmp_path: Path) -> None:
     assert fingerprint(trained("digits").model) != fingerprint(trained("digits").export)
 
 
-def test_a_teacher_that_has_seen_what_the_student_validates_with(
+def warnings_of(caplog: pytest.LogCaptureFixture, config: Config, teacher: Path) -> str:
+    caplog.clear()
+    label_examples(config, teacher)
+    return caplog.text
+
+
+@pytest.mark.parametrize("form", ["root", "export", "model"])
+def test_a_teacher_that_has_seen_what_the_student_is_judged_by(
+    student: Callable[..., Config], tmp_path: Path, caplog: pytest.LogCaptureFixture, form: str
+) -> None:
+    """The teacher has learned two examples of each class, of which the next runs validate with the second."""
+    teacher = getattr(trained("digits"), form)
+    assert "eacher" not in warnings_of(caplog, student(), teacher)
+    for name in ("num_validation", "num_meta_validation"):
+        seen = student(num_labeled=10, stored_labels=tmp_path / name, **{"num_validation": 0, name: 30})
+        assert "has learned the labels of 10 examples that this run" in warnings_of(caplog, seen, teacher)
+    other_test_set = student(split_seed=3, stored_labels=tmp_path / "other")
+    expected = "trained with --split_seed=0, and here it is 3, which chooses other test examples"
+    assert expected in warnings_of(caplog, other_test_set, teacher)
+
+
+def test_a_teacher_that_predicts_no_numbers(student: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    def predict(predictor: Any, examples: Any, **_: Any) -> Any:
+        yield {predictor.exported: np.full((len(examples), 10), np.nan, np.float32)}
+
+    with monkeypatch.context() as patched:
+        patched.setattr("metassl_tf.engine.labeling.predict_batches", predict)
+        with pytest.raises(UserError, match=r"predictions are infinite or NaN. Expected"):
+            label_examples(student(), trained("digits").root)
+    label_examples(student(), trained("digits").model)  # another file of weights may go where nothing was stored
+
+
+def test_a_pool_of_which_no_truth_is_known(
     student: Callable[..., Config], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    label_examples(student(), trained("digits").root)
-    assert "validates with" not in caplog.text
-    label_examples(student(split_seed=3, stored_labels=tmp_path / "other"), trained("digits").root)
-    assert "has learned the labels of" in caplog.text
-
-
-def test_where_no_truth_is_known_none_is_told(student: Callable[..., Config]) -> None:
-    config = student(unlabeled_dataset="digits", labeled_in_unlabeled="false")
+    """None is told; and who is labeled does not depend on the pool, so that the teacher is known to have seen some."""
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), np.uint8)
+    np.savez(
+        tmp_path / "pool.npz",
+        x_train=images,
+        y_train=[0, 1] * 15,
+        x_test=images,
+        y_test=[0, 1] * 15,
+        x_unlabeled=images,
+    )
+    config = student(num_labeled=10, unlabeled_dataset=f"npz:{tmp_path}/pool.npz", labeled_in_unlabeled="false")
     labeled = label_examples(config, trained("digits").root)
-    assert labeled.accuracy is not None
-    assert "right          not known" in dataclasses.replace(labeled, accuracy=None).describe()
+    assert labeled.accuracy is None
+    assert sum(labeled.counts.values()) == labeled.contents.num_unlabeled == 30
+    assert "right          not known" in labeled.describe()
+    assert "has learned the labels of 10 examples" in caplog.text
 
 
 def test_the_command_labels_for_the_run_of_its_flags(

@@ -35,12 +35,15 @@ def changed(config: Config, **changes: object) -> Config:
 def test_examples_get_their_own_distributions(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_labels, "PART_SIZE", 7)
     expected = store_labels(config)
-    _, split, examples = load_examples(config)
+    examples = load_examples(config).examples
     labels = [examples.labeled.columns["teacher_label"], examples.unlabeled.columns["teacher_label"]]
     np.testing.assert_array_equal(np.concatenate(labels), expected)
     plain = load_split_examples(config)
     np.testing.assert_array_equal(examples.unlabeled.inputs, plain.examples.unlabeled.inputs)
-    assert split.hash != plain.split.hash  # a run that was resumed with other labels would notice
+    other = changed(config, stored_labels=f"{config.data.stored_labels}_of_another")
+    store_labels(other, share_right=0.5)
+    hashes = {own.split.hash for own in (plain, load_examples(config), load_examples(other))}
+    assert len(hashes) == 3  # a run that was resumed with other labels would notice
 
 
 def test_chosen_examples_keep_their_distributions(config: Config) -> None:
@@ -88,13 +91,22 @@ def damage(part: Path, kind: str) -> None:
     whole = part.read_bytes()
     if kind == "missing":
         part.unlink()
-    elif kind == "other shape":
-        np.save(part, np.zeros((3, 10), np.float32))
+    elif kind in ("other shape", "other type"):
+        like = np.load(part)
+        np.save(part, like[:3] if kind == "other shape" else like.astype(np.int32))
+    elif kind == "archive":
+        with part.open("wb") as file:
+            np.savez(file, like=np.zeros(3))
+    elif kind == "header":
+        part.write_bytes(whole[:10] + b"(" * 100 + whole[110:])
     else:
         part.write_bytes({"changed": whole[:-1] + b"x", "truncated": whole[:-100], "empty": b""}[kind])
 
 
-@pytest.mark.parametrize("kind", ["changed", "missing", "truncated", "empty", "other shape"])
+NOT_WHOLE = ("missing", "truncated", "empty", "other shape", "other type", "archive", "header")
+
+
+@pytest.mark.parametrize("kind", ["changed", *NOT_WHOLE])
 def test_damaged_parts_are_refused_and_made_again(config: Config, kind: str) -> None:
     """Giving the command again must not take what is damaged for what it had made."""
     distributions = store_labels(config)
@@ -109,7 +121,7 @@ def test_damaged_parts_are_refused_and_made_again(config: Config, kind: str) -> 
     np.testing.assert_array_equal(load_examples(config).examples.labeled.columns["teacher_label"], distributions[:20])
 
 
-@pytest.mark.parametrize("kind", ["missing", "truncated", "empty", "other shape"])
+@pytest.mark.parametrize("kind", NOT_WHOLE)
 def test_parts_of_a_stopped_making_are_looked_at(config: Config, kind: str) -> None:
     store_labels(config)
     folder = Path(config.data.stored_labels)
@@ -148,7 +160,9 @@ def test_a_part_that_the_disk_has_no_room_for_is_not_there(config: Config) -> No
         {"num_labeled": "5"},
         {"parameters": "{}"},
         {"parameters": "x"},
+        {"parameters": "[]"},
         {"class_names": None},
+        {"class_names": [1, 2]},
     ],
     ids=str,
 )
@@ -157,6 +171,17 @@ def test_damaged_index(config: Config, change: dict[str, object]) -> None:
     path = Path(config.data.stored_labels) / "labels.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=r"labels.json is damaged: \w+Error .*label again"):
+        load_examples(config)
+
+
+def test_an_index_of_other_counts(config: Config) -> None:
+    """What is stored would fall to the wrong examples."""
+    store_labels(config)
+    path = Path(config.data.stored_labels) / "labels.json"
+    index = json.loads(path.read_text())
+    moved = {"num_labeled": index["num_labeled"] + 1, "num_unlabeled": index["num_unlabeled"] - 1}
+    path.write_text(json.dumps(index | moved))
+    with pytest.raises(UserError, match=r"holds labels of data that have changed since. Expected"):
         load_examples(config)
 
 
@@ -189,6 +214,50 @@ def test_a_folder_of_another_teacher(config: Config) -> None:
         store.begin(contents_of(config, teacher="another"))
     with pytest.raises(UserError, match=r"of other examples: there split_seed is 0"):
         store.begin(contents_of(changed(config, split_seed=1)))
+
+
+def test_parts_without_an_index_are_not_taken_over(config: Config) -> None:
+    """Nothing tells whose labels they are: not those of the teacher that labels now, as far as anybody knows."""
+    store_labels(config)
+    store = LabelStore(Path(config.data.stored_labels))
+    (store.folder / "labels.json").unlink()
+    (store.folder / ".labels.json.partial").touch()
+    with pytest.raises(UserError, match=r"holds part-00000.npy and no labels.json. Expected a new or empty folder"):
+        store.begin(contents_of(config, teacher="another"))
+    (store.folder / "part-00000.npy").rename(store.folder / "thesis.tex")
+    with pytest.raises(UserError, match=r"holds thesis.tex and no labels.json.*: choose another"):
+        store.begin(contents_of(config))
+    assert {path.name for path in store.folder.iterdir()} == {"thesis.tex", ".labels.json.partial"}
+
+
+def test_a_folder_that_cannot_be_made(config: Config) -> None:
+    store_labels(config)
+    file = Path(config.data.stored_labels) / "part-00000.npy"
+    for folder in (file, file / "deeper"):
+        with pytest.raises(UserError, match=r"part-00000.npy\S* cannot be made or written: \w+.*: choose another"):
+            LabelStore(folder).begin(contents_of(config))
+
+
+def test_a_folder_without_a_part_has_nothing_to_lose(config: Config) -> None:
+    store = LabelStore(Path(config.data.stored_labels))
+    store.begin(contents_of(config, teacher="one that predicts NaN"))
+    assert store.begin(contents_of(config, teacher="another")) == [0]
+    assert json.loads((store.folder / "labels.json").read_text())["teacher"] == "another"
+
+
+def test_a_complete_folder_is_not_written_to(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be one that can be read only."""
+    store_labels(config)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(stored_labels, "write_atomically", refuse)
+    store = LabelStore(Path(config.data.stored_labels))
+    assert store.begin(contents_of(config)) == []
+    store.finish()
+    with pytest.raises(OSError, match="Read-only"):
+        store.write(0, np.zeros((3, 10), np.float32))
 
 
 def test_classes_in_another_order_are_put_right(config: Config) -> None:

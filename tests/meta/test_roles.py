@@ -12,6 +12,7 @@ from metassl_tf.algorithms.batch import TEACHER_LABEL, Batch
 from metassl_tf.algorithms.noisy_student import NoisyStudent
 from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.step import Sums, Training
+from metassl_tf.learner.update_rules import Adam
 from metassl_tf.meta.reduced_meta_pseudo_labels import JUDGED, ReducedMetaPseudoLabels
 from metassl_tf.meta.roles import calibrating_teacher
 from metassl_tf.meta.teaching import Teaching
@@ -65,6 +66,14 @@ def take(rule: Teaching, number: int = 0, *, unlabeled_weight: float = 1.0, seed
 
 def weights(learner: Learner) -> np.ndarray:
     return np.concatenate([np.ravel(variable.numpy()) for variable in learner.trainable_variables])
+
+
+def test_calibrator_is_by_default_that_of_the_paper() -> None:
+    """arXiv:2003.10580v1, appendix C.2, for CIFAR-10 and SVHN."""
+    settings = ReducedMetaPseudoLabels()
+    assert settings.rule == Adam(beta_1=0.9, beta_2=0.999, epsilon=1e-7)
+    assert settings.calibrator_units == 128
+    assert settings.calibrator_learning_rate == settings.calibrator_l2_weight_decay == 1e-4
 
 
 @pytest.mark.parametrize("unlabeled_weight", [1.0, 2.5])
