@@ -6,9 +6,6 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/complete
 
-# TensorFlow's warnings and errors, without its start-up notes.
-export TF_CPP_MIN_LOG_LEVEL ?= 2
-
 help: ## print these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 

@@ -203,6 +203,14 @@ class Network:
             own |= _values_of(part)
         return {f"{self.prefix}{name}": value for name, value in own.items()}
 
+    def of_updates(self) -> list[str]:
+        """Flag names of the settings without an effect where the network does not learn."""
+        own = {name for name in NETWORK_SETTINGS if name != "model"} | {
+            *_values_of(self.rule),
+            *_values_of(self.schedule),
+        }
+        return [f"{self.prefix}{name}" for name in sorted(own)]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:

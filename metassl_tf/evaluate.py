@@ -49,7 +49,9 @@ def _load() -> tuple[Predictor, Config]:
     """The model, and the config that names the data."""
     if bool(_WORKDIR.value) == bool(_SAVED_MODEL.value):
         received = "both" if _WORKDIR.value else "neither"
-        raise UserError(f"Expected a run's --workdir or a --saved_model (export folder, .keras file), not {received}.")
+        raise UserError(
+            f"Expected a run's --workdir or a --saved_model (export folder, .keras file). Received {received}."
+        )
     given = _given()
     if _SAVED_MODEL.value:
         if _CHECKPOINT.value:
@@ -67,7 +69,8 @@ def main() -> None:
         raise UserError("--images have no labels to measure by. Expected --predictions=FILE.csv and no --output.")
     predictor, config = _load()
     if _IMAGES.value:
-        predict.predict_folder(predictor, config, _IMAGES.value, Path(_PREDICTIONS.value))
+        count = predict.predict_folder(predictor, config, _IMAGES.value, Path(_PREDICTIONS.value))
+        print(f"predicted {count:,} images")
     else:
         scores = score.evaluate(predictor, config)
         print(scores.describe())

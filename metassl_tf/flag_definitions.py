@@ -7,6 +7,7 @@ silently ignored. What a second network can have of its own becomes a second fla
 """
 
 import dataclasses
+import logging
 import sys
 import typing
 from collections.abc import Callable, Collection, Sequence
@@ -63,7 +64,7 @@ def _owners(choice: Choice) -> dict[str, list[tuple[str, dataclasses.Field[Any],
 def _define_choice(choice: Choice, values: flags.FlagValues) -> None:
     """One flag for each field name of the table's entries; None stands for the entry's own default."""
     for flag, found in _owners(choice).items():
-        defaults = ", ".join(f"{name} {flag_text(field.default)}" for name, field, _ in found)
+        defaults = ", ".join(f"{name} {flag_text(field.default)}".strip() for name, field, _ in found)
         text = f"{_help(found[0][1])} Used by --{choice.flag}: {defaults}."
         _define(flag, found[0][2], None, text, values)
 
@@ -120,6 +121,8 @@ def run_binary(main: Callable[[], None]) -> None:
     def guarded(arguments: list[str]) -> None:
         if not FLAGS["verbosity"].present:  # absl has changed its value to 0 by now
             absl_logging.set_verbosity(absl_logging.WARNING)  # TensorFlow's own notes are no news to a user
+            # A user asks what is wrong, not at what time and in which line of which thread.
+            absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         try:
             if arguments[1:]:
                 raise UserError(f"Unexpected argument {arguments[1]!r}. Expected flags only, written as --name=value.")

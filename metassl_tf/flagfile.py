@@ -4,6 +4,7 @@ from typing import Any
 
 from metassl_tf.algorithms.batch import GIVEN_LABEL, TEACHER_LABEL
 from metassl_tf.config import Config
+from metassl_tf.meta.meta_pseudo_labels import MetaPseudoLabels
 
 _RAMP = ("unlabeled_weight", "unlabeled_ramp", "unlabeled_ramp_steps")
 _UNLABELED = (
@@ -48,6 +49,9 @@ def unused(config: Config) -> dict[str, str]:
         reasons["tpu"] = "--distribution is not tpu"
     for rule in config.meta:
         reasons |= rule.unused()
+    taught = config.meta_rule(MetaPseudoLabels)
+    if taught and taught.freeze_teacher and config.teacher:
+        reasons |= dict.fromkeys(config.teacher.of_updates(), "a teacher that --freeze_teacher holds learns nothing")
     return reasons
 
 

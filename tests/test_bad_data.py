@@ -50,7 +50,7 @@ FOLDERS = {
         r"2 of 16 images .*: labeled/cat/text.jpg, unlabeled/half.png\. Expected only whole images.*--nostrict_data"
     ),
     f"{FOLDER} --data_dir=DATA/pets --num_labeled=9": r"--num_labeled=9 asks for more .* Expected at most 8",
-    f"{FOLDER} --data_dir=DATA/pets --batch_size=9": r"--batch_size=9 is larger than the set, which has 8 ",
+    f"{FOLDER} --data_dir=DATA/pets --batch_size=15": r"--batch_size=15 is larger than the set, which has 14 .*: lower",
     f"{MOONS} --unlabeled_dataset=image_folder:DATA/pets": r"--unlabeled_dataset holds images, but --dataset holds po",
 }
 OTHER_SOURCES = {
@@ -60,6 +60,9 @@ OTHER_SOURCES = {
     f"{NPZ} --data_dir=DATA/nan.npz": r"x_train holds values that are not finite. Expected finite numbers",
     f"{NPZ} --data_dir=DATA/points.npz --labeled_in_unlabeled=false": r"unlabeled examples and there are none",
     f"{DIGITS} --dataset=cifar10 --data_dir=DATA": r"'cifar10' is not prepared in .*--data_dir.*--download",
+    f"{DIGITS} --data_dir=DATA/pets": r"--data_dir=.*/pets has no effect on --dataset=digits.* left out.*image_f",
+    f"{FOLDER} --dataset=image_folder:DATA/pets --data_dir=DATA": r"--data_dir=.* no effect on --dataset=image_f",
+    f"{DIGITS} --data_dir=DATA --unlabeled_dataset=cifar10": r"'cifar10' is not prepared in .*--data_dir",
     f"{DIGITS} --unlabeled_dataset=two_moons": r"--unlabeled_dataset holds points .* Expected the same shape",
     f"{MOONS} --image_size=8": r"two_moons holds points, which have neither --image_size nor .*leave them out",
     f"{MOONS} --weak_flip=on": r"--weak_flip has no effect on points, which --dataset holds. Expected .* left out",

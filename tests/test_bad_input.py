@@ -69,7 +69,7 @@ COUNTS = {
     "--num_labeled=5": r"--num_labeled=5 gives some of the 10 classes no label at all. Expected at least 10",
     "--num_validation=1190": r"--num_validation=1190 asks for more .* the 1180 labeled ones that are left.*Lower it",
     "--batch_size=1201": r"--batch_size=1201 is larger than the set, which has 1200 .* Expected at most 1200",
-    "--batch_size=300": r"--batch_size x --unlabeled_ratio is 2100, larger than the set of 1200 unlabeled",
+    "--batch_size=300": r"--unlabeled_ratio is 300 x 7 = 2100, larger than .* 1200 unlabeled .*: lower",
     "--algorithm=supervised --mixup=0.5 --batch_size=7": r"--mixup pairs .* each 7\. Expected an even number",
 }
 CASES = NAMES | NO_EFFECT | NUMBERS | COUNTS

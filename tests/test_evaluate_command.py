@@ -142,7 +142,9 @@ def test_predictions_of_a_test_set_are_those_that_are_scored(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("source", ["workdir", "export", "model.keras"])
-def test_a_folder_is_predicted(tmp_path: Path, photos: Path, source: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_is_predicted(
+    tmp_path: Path, photos: Path, source: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     predictions = tmp_path / "out.csv"
     root = trained("pictures").root
     model = f"--workdir={root}" if source == "workdir" else f"--saved_model={root / source}"
@@ -153,6 +155,7 @@ def test_a_folder_is_predicted(tmp_path: Path, photos: Path, source: str, caplog
         )
     assert "1 of 6 images" in caplog.text
     assert "half.jpg" in caplog.text
+    assert capsys.readouterr().out == f"predicted 5 images\nwritten to {predictions}\n"
     header, *rows = rows_of(predictions)
     assert header == ["file", "class", "confidence", *PICTURE_CLASSES]
     names = ["./=SUM(A1).png", "a.png", "b, c.jpg", 'deep/"quoted".png', "deep/er/grey.png"]
@@ -178,8 +181,8 @@ def test_an_unreadable_image_can_be_an_error(tmp_path: Path, photos: Path) -> No
 
 DIGITS, PICTURES, POINTS = "--workdir={digits}", "--workdir={pictures}", "--workdir={points}"
 MISTAKES = {
-    "no model": (["--dataset=digits"], "a run's --workdir or a --saved_model .* not neither"),
-    "two models": ([DIGITS, "--saved_model={digits}/export"], "a run's --workdir or a --saved_model .* not both"),
+    "no model": (["--dataset=digits"], "a run's --workdir or a --saved_model .* Received neither"),
+    "two models": ([DIGITS, "--saved_model={digits}/export"], "a run's --workdir or a --saved_model .* Received both"),
     "no workdir": (["--workdir={empty}"], "is not a workdir"),
     "an export as a workdir": (["--workdir={digits}/export"], "is not a workdir"),
     "a workdir as an export": (["--saved_model={digits}", "--dataset=digits"], "is a workdir: name it with --workdir"),

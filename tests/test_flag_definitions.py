@@ -1,6 +1,7 @@
 """Every setting is one flag, every flag reaches its setting, and a run's flagfile alone gives the run's config."""
 
 import dataclasses
+import logging
 import re
 import typing
 from pathlib import Path
@@ -167,6 +168,7 @@ def test_help_names_choices_defaults_and_owners() -> None:
     assert "One of: supervised, pseudo_label, uda, fixmatch, given_labels, noisy_student." in values["algorithm"].help
     assert "One of: accuracy, balanced_accuracy, loss." in values["best_metric"].help
     assert re.search(r"Used by --algorithm: .*uda 0.8, fixmatch 0.95\.", values["threshold"].help)
+    assert values["pretrained"].help.endswith("Used by --model: resnet50, efficientnet_b0.")
     assert values["steps"].default == 1000
     assert values["threshold"].default is None
 
@@ -235,3 +237,17 @@ def test_binary_logs_warnings_unless_asked_for_more(given: list[str], verbosity:
     )
     assert ending is None
     assert found == [verbosity]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [([], r"^WARNING: mind it$"), (["--verbosity=0"], r"^W\d+ .*\] mind it")]
+)
+def test_binary_warns_in_words_alone_unless_asked_for_more(
+    given: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = absl_logging.get_absl_handler().python_handler
+    monkeypatch.setattr(handler, "formatter", absl_logging.PythonFormatter())
+    ending_of(lambda: flag_definitions.run_binary(lambda: None), ["program", *given])
+    assert re.search(
+        expected, handler.format(logging.LogRecord("", logging.WARNING, "file.py", 7, "mind it", (), None))
+    )

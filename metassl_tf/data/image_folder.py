@@ -26,6 +26,7 @@ from metassl_tf.settings import setting
 _logger = logging.getLogger(__name__)
 
 _LARGEST_DEFAULT_SIDE = 32
+_PARTS = ("labeled", "unlabeled", "weak", "validation", "test")
 _LAYOUT = (
     "Expected DIR/labeled/<class>/*.png (or .jpg ...) for every class and DIR/unlabeled/ for the rest, "
     "and optionally DIR/validation/<class>/ and DIR/test/<class>/"
@@ -58,10 +59,12 @@ class ImageFolder:
 
         Raises:
           UserError: no such folder, no images, fewer than two classes, a class without a readable image, unknown
-            classes in validation/ or test/, grey and colour images mixed, or unreadable ones with `strict_data`.
+            classes in validation/ or test/, a part whose name is misspelt, grey and colour images mixed, or unreadable
+            ones with `strict_data`.
         """
         root = _existing_folder(request.argument or request.data_dir, "--data_dir")
         class_names = _class_names(root)
+        _check_parts(root)
         parts = {part: _class_files(root, part, class_names) for part in ("labeled", "validation", "test")}
         parts["unlabeled"] = _unlabeled_files(root, class_names)
         shape = request.image_shape(files_shape(parts["labeled"].paths, _LARGEST_DEFAULT_SIDE))
@@ -167,6 +170,22 @@ def _class_names(root: str) -> tuple[str, ...]:
             "two, one for each class."
         )
     return tuple(names)
+
+
+def _check_parts(root: str) -> None:
+    """Refuses a folder that looks like a missing part, misspelt (unlabelled/); warns of others, which are not read."""
+    found = _entries(root, folders=True)
+    missing = [part for part in _PARTS if part not in found]
+    others = [name for name in found if name not in _PARTS]
+    for name in others:
+        meant = near_match(name.lower(), missing)
+        if meant:
+            raise UserError(
+                f"{root} has a folder {name!r}, which would not be read. Expected only: {', '.join(_PARTS)}.{meant} "
+                "Rename it, or move it elsewhere."
+            )
+    if others:
+        _logger.warning("Folders in %s are ignored: %s. Expected: %s.", root, ", ".join(others), ", ".join(_PARTS))
 
 
 def _class_files(root: str, part: str, class_names: Sequence[str]) -> _Files:

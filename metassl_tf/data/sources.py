@@ -64,6 +64,28 @@ def parse_dataset(value: str, flag: str = "--dataset") -> tuple[str, str]:
     return name, rest
 
 
+def check_data_dir(data_dir: str, dataset: str, unlabeled_dataset: str = "") -> None:
+    """Refuses a folder or file that nothing reads: without `--dataset`, a run would learn other examples than those.
+
+    Args:
+      data_dir: the value of `--data_dir`.
+      dataset: the value of `--dataset`.
+      unlabeled_dataset: the value of `--unlabeled_dataset`.
+
+    Raises:
+      UserError: `data_dir` names something, and no source takes it from there; or a source is not known.
+    """
+    family, argument = parse_dataset(dataset)
+    families = {family}
+    if unlabeled_dataset not in ("", LABELED):
+        families.add(parse_dataset(unlabeled_dataset, "--unlabeled_dataset")[0])
+    if data_dir and "tfds" not in families and (argument or family not in _WITH_ARGUMENT):
+        raise UserError(
+            f"--data_dir={data_dir} has no effect on --dataset={dataset}, which does not look there. Expected it to be "
+            "left out, or a --dataset that is read from there: image_folder (images), npz (a file) or tfds:NAME."
+        )
+
+
 def _source(family: str, settings: Source | None) -> Source:
     if settings is None:
         settings = SOURCES[family]()

@@ -12,7 +12,7 @@ from metassl_tf.config import Config
 from metassl_tf.data.examples import Dataset, Examples, empty_like
 from metassl_tf.data.pollution import pollute, separate_unknown_classes
 from metassl_tf.data.selection import most_confident
-from metassl_tf.data.sources import load_dataset, load_unlabeled
+from metassl_tf.data.sources import check_data_dir, load_dataset, load_unlabeled
 from metassl_tf.data.splits import Split, SplitExamples, make_split, split_examples
 from metassl_tf.data.unreliable import GIVEN_LABELS, give_labels, with_given_labels
 from metassl_tf.engine.predictor import of_task, predict_examples
@@ -96,6 +96,7 @@ def load_split_examples(config: Config) -> Loaded:
 def _load_dataset(config: Config) -> Dataset:
     """What the sources give, with a pool of unlabeled examples of its own where the settings name one."""
     data = config.data
+    check_data_dir(data.data_dir, data.dataset, data.unlabeled_dataset)
     dataset = load_dataset(
         data.dataset,
         settings=config.source,

@@ -51,7 +51,7 @@ def train(config: Config, workdir: Workdir, *, strategy: tf.distribute.Strategy 
     Raises:
       UserError: anything that the user can mend.
     """
-    with disk_errors(workdir.root):
+    with disk_errors(workdir.root), workdir.alone():
         workdir.claim(to_flagfile(config))
         experiment = setup.build(config, strategy=strategy)
         run = Run(experiment, workdir)
@@ -265,6 +265,7 @@ def describe(result: dict[str, Any], workdir: Workdir) -> str:
         f"test accuracy  {accuracy:.4f}" if accuracy is not None else "test accuracy  not measured: no test set",
         f"result         {workdir.result}",
         f"report         {workdir.report / 'index.html'}",
+        *([f"weights        {workdir.weights}"] if workdir.weights.exists() else []),
         f"export         {workdir.export}",
         f"TensorBoard    tensorboard --logdir {workdir.tensorboard}",
     ]

@@ -177,11 +177,11 @@ def build(config: Config, *, strategy: tf.distribute.Strategy | None = None) -> 
 def _check_batches(config: Config, split: Split, dataset: Dataset) -> None:
     """A labeled batch may repeat its few labels; beyond the whole set, a batch size is a mistake."""
     train = config.train
-    largest = len(dataset.train)
+    largest = len(dataset.train) + (0 if dataset.unlabeled is None else len(dataset.unlabeled))
     if train.batch_size > largest:
         raise UserError(
             f"--batch_size={train.batch_size} is larger than the set, which has {largest} examples. "
-            f"Expected at most {largest}."
+            f"Expected at most {largest}: lower it."
         )
     if train.batch_size > len(split.labeled):
         logging.info(
@@ -201,8 +201,8 @@ def _check_batches(config: Config, split: Split, dataset: Dataset) -> None:
     unlabeled_batch = train.batch_size * train.unlabeled_ratio
     if unlabeled_batch > len(split.unlabeled):
         raise UserError(
-            f"--batch_size x --unlabeled_ratio is {unlabeled_batch}, larger than the set of {len(split.unlabeled)} "
-            f"unlabeled examples. Expected at most that many."
+            f"--batch_size x --unlabeled_ratio is {train.batch_size} x {train.unlabeled_ratio} = {unlabeled_batch}, "
+            f"larger than the set of {len(split.unlabeled)} unlabeled examples. Expected at most that many: lower one."
         )
 
 

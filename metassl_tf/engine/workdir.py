@@ -2,12 +2,16 @@
 
 import contextlib
 import errno
+import fcntl
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 from metassl_tf.errors import UserError
+
+_logger = logging.getLogger(__name__)
 
 # What a full, read-only or forbidden disk says, and a limit on the size of files.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -37,6 +41,45 @@ class Workdir:
         self.export = self.root / "export"
         self.model = self.root / "model.keras"
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Creates the folder and keeps other processes from training in it meanwhile.
+
+        It is the system that holds the lock, for this process: one that is killed leaves nothing to clean up.
+
+        Raises:
+          UserError: the folder is a file or cannot be written, or another process trains in it.
+        """
+        with self._made_or_told():
+            self.root.mkdir(parents=True, exist_ok=True)
+            folder = os.open(self.root, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(folder)
+            raise UserError(
+                f"--workdir={self.root} is in use: another process trains in it. Expected one process at a time: wait "
+                "until it ends, stop it, or choose another --workdir."
+            ) from error
+        except OSError as error:  # some network file systems
+            _logger.warning(
+                "%s cannot be locked (%s): let no other process train in it meanwhile.", self.root, error.strerror
+            )
+        try:
+            yield
+        finally:
+            os.close(folder)
+
+    @contextlib.contextmanager
+    def _made_or_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"--workdir={self.root} cannot be made or written: {error.strerror}. Expected a folder that can be "
+                "written: choose another --workdir."
+            ) from error
+
     def claim(self, flagfile: str) -> None:
         """Creates the folder for a run, or recognises it as this run's to resume.
 
@@ -49,7 +92,7 @@ class Workdir:
         Raises:
           UserError: the folder is a file, cannot be written, or holds a run of another config.
         """
-        try:
+        with self._made_or_told():
             self.root.mkdir(parents=True, exist_ok=True)
             present = self.config.read_text() if self.config.exists() else ""
             if present == flagfile:
@@ -58,11 +101,6 @@ class Workdir:
                 self.splits.unlink(missing_ok=True)
                 write_atomically(self.config, lambda file: file.write(flagfile.encode()))
                 return
-        except OSError as error:
-            raise UserError(
-                f"--workdir={self.root} cannot be made or written: {error.strerror}. Expected a folder that can be "
-                "written: choose another --workdir."
-            ) from error
         difference = _first_difference(present, flagfile)
         if difference:
             raise UserError(

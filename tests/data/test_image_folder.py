@@ -36,6 +36,19 @@ def test_every_part_is_found(folder: pathlib.Path) -> None:
             np.testing.assert_array_equal(pixels, decode_image(tf.io.read_file(str(folder / name)), (8, 8, 3)))
 
 
+def test_a_misspelt_part_is_refused_and_others_are_named(
+    folder: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "unlabeled_old").mkdir()
+    (folder / "raw").mkdir()
+    with caplog.at_level(logging.WARNING):
+        assert len(load(folder).unlabeled) == 6
+    assert re.search(r"Folders in .* are ignored: raw, unlabeled_old\. Expected: labeled, unlabeled, weak", caplog.text)
+    (folder / "unlabeled").rename(folder / "Unlabelled")
+    with pytest.raises(UserError, match=r"a folder 'Unlabelled', .* Expected only: .* Did you mean 'unlabeled'\? Rena"):
+        load(folder)
+
+
 def test_a_class_folder_below_unlabeled_is_known_for_measuring(folder: pathlib.Path) -> None:
     pool = load(folder).unlabeled
     assert pool.labels.tolist() == [-1] * 4 + [1] * 2

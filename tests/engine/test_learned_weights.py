@@ -14,6 +14,7 @@ from metassl_tf import flag_definitions
 from metassl_tf.data.pollution import POLLUTED
 from metassl_tf.engine import setup
 from metassl_tf.engine.learned_weights import LearnedWeights, learned_weights, write_weights
+from metassl_tf.engine.run import describe
 from metassl_tf.engine.setup import Experiment
 from metassl_tf.engine.workdir import Workdir
 from tests import weight_rows
@@ -164,6 +165,13 @@ def test_table_begins_with_what_a_person_should_look_at(tmp_path: Path) -> None:
     keys = [(float(row["weight"]), -float(row["influence"])) for row in rows]
     assert len({weight for weight, _ in keys}) < len(keys)
     assert all(earlier <= later for earlier, later in itertools.pairwise(keys))
+
+
+def test_last_lines_of_a_run_name_the_table(tmp_path: Path) -> None:
+    workdir = Workdir(tmp_path)
+    assert "weights " not in describe({"test_accuracy": 0.5}, workdir)
+    workdir.weights.write_text("")
+    assert f"\nweights        {workdir.weights}\n" in describe({"test_accuracy": 0.5}, workdir)
 
 
 def test_table_is_safe_to_open_in_a_spreadsheet(tmp_path: Path) -> None:

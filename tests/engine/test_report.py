@@ -97,9 +97,13 @@ def test_headline_numbers() -> None:
     assert "made_up · fixmatch + per_example_weights · 12 labels" in text
     for expected in (
         "80.00%", "70.00%", "65.43%", "best on validation (step 20)", "median of the last 3", "1 h 2 min 5 s",
-        "1,234", "988 MB", "1,470,000", "0123456789abcdef", "tensorflow 2.20.0", "0.0312", "120 test",
+        "1,234", "988 MB", "1,470,000", "0123456789abcdef", "tensorflow 2.20.0", "0.0312", "9 meta-validation",
+        "120 test",
     ):  # fmt: skip
         assert expected in text
+    content = make_content()
+    content.result["num_examples"]["meta_validation"] = 0
+    assert "meta-validation" not in render(content)
 
 
 def test_teacher_and_fine_tuned_student_stand_beside_the_student() -> None:
@@ -146,6 +150,14 @@ def test_a_metric_that_nobody_knew_has_its_curve() -> None:
     told = dict(re.findall(r'alt="([^"]*) over steps\. ([^"]*)"', page))
     assert "of tomorrow: 1 at step 10" in told["Loss terms in training batches"].replace("1.0000", "1")
     assert {"Surprise", "Agreement", "meta: Weight spread", "Norm of it"} <= set(told)
+
+
+def test_a_line_alone_is_named_in_the_title() -> None:
+    rows = make_rows(("test",))
+    for row in rows:
+        row["train"] = {"share_of_one": 0.5, "loss": 1.0, "loss/other": 1.0}
+    told = set(re.findall(r'alt="([^"]*) over steps\.', html.unescape(render(make_content(rows=rows)))))
+    assert {"Shares and accuracies in training batches: share of one", "Loss terms in training batches"} <= told
 
 
 def test_the_most_confident_mistakes_come_first() -> None:

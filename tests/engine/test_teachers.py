@@ -169,7 +169,10 @@ def test_frozen_teacher_comes_from_another_run(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"freeze_teacher": "true"}, r"--freeze_teacher keeps .* random.* Expected --init_teacher_from"),
+        (
+            {"freeze_teacher": "true", "teacher_learning_rate": None},
+            r"--freeze_teacher keeps .* random.* Expected --init_teacher_from",
+        ),
         ({"student_wait_steps": 12}, r"--student_wait_steps=12 does not end before --steps=12"),
         ({"teacher_model": "no_such"}, r"--teacher_model=no_such is not known"),
         ({"feedback": "soft", "baseline_decay": 0.5}, r"--baseline_decay has no effect here"),

@@ -1,9 +1,11 @@
 """A workdir belongs to one config, and its files are whole."""
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 from typing import IO
+from unittest import mock
 
 import pytest
 import tensorflow as tf
@@ -66,6 +68,27 @@ def test_folder_without_a_checkpoint_takes_other_settings(tmp_path: Path) -> Non
     workdir.claim("--steps=20\n")
     assert workdir.config.read_text() == "--steps=20\n"
     assert not workdir.splits.exists()
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
+    workdir = Workdir(tmp_path / "runs" / "first")
+    for _ in range(2):
+        # A lock of its own for every opening: another process is refused as this one is.
+        with (
+            workdir.alone(),
+            pytest.raises(UserError, match=r"--workdir=.*/first is in use: .* Expected one process.*: wait"),
+            Workdir(workdir.root).alone(),
+        ):
+            pass
+    assert not any(workdir.root.iterdir())
+
+
+def test_a_file_system_without_locks_keeps_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))))
+    with Workdir(tmp_path).alone(), Workdir(tmp_path).alone():
+        assert "let no other process train in it" in caplog.text
 
 
 def test_folder_that_is_no_workdir_is_told(tmp_path: Path) -> None:

@@ -22,9 +22,7 @@ def in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def parsed(case: Case) -> Config:
-    path = Path("case.flags")
-    path.write_text(case.flags)
-    return flag_definitions.parse([f"--flagfile={path}"])
+    return flag_definitions.parse(case.flags.splitlines())
 
 
 @pytest.mark.parametrize(("base", "group"), [(base, group) for base in BASES for group in BASES[base].groups])

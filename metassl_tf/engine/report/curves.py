@@ -27,7 +27,7 @@ def curves_section(content: Content) -> Section | None:
     if not charted:
         return None
     figures = [
-        curve(title, lines, fraction=title.endswith("accuracy") or title in (_ACCURACY, _SHARES))
+        curve(_of_one(title, lines), lines, fraction=title.endswith("accuracy") or title in (_ACCURACY, _SHARES))
         for title, lines in charted
     ]
     note = paragraphs("Dashed: the trained weights. Solid: their moving average (EMA).", class_="note")
@@ -47,6 +47,11 @@ def curve(title: str, lines: list[Line], *, fraction: bool = False, note: str = 
     shown = formats.percent if fraction else formats.number
     described = [_describe(line, shown) for line in lines]
     return chart(picture, title, alt=f"{title} over steps. {' '.join(described)}", note=note)
+
+
+def _of_one(title: str, lines: list[Line]) -> str:
+    """The title of a family's chart, and what it shows where there is one line alone, which has no legend."""
+    return f"{title}: {lines[0].name}" if len(lines) == 1 and title.endswith((_SHARES, _LOSSES)) else title
 
 
 def _describe(line: Line, shown: Any) -> str:

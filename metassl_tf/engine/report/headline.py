@@ -122,7 +122,7 @@ def _facts(result: Mapping[str, Any]) -> Html:
 
 
 def _origins(result: Mapping[str, Any]) -> Html:
-    counts = ", ".join(f"{count:,} {name}" for name, count in result["num_examples"].items())
+    counts = ", ".join(f"{count:,} {name.replace('_', '-')}" for name, count in result["num_examples"].items() if count)
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     rows = [
         ["examples", counts],
