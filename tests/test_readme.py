@@ -153,20 +153,41 @@ def test_the_export_serves_what_the_readme_says(quickstart: Path) -> None:
     assert '"signature_name": "serving_bytes", "inputs": {"encoded": ' in text
 
 
-def test_commands_for_ones_own_images_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def photos(root: Path, counts: dict[str, int]) -> None:
+    """Images of noise, so many in each folder."""
     random = np.random.default_rng(0)
-    for folder, count in {"labeled/cat": 20, "labeled/dog": 20, "unlabeled/anything": 100, "test/cat": 2}.items():
-        (tmp_path / "photos" / folder).mkdir(parents=True)
+    for folder, count in counts.items():
+        (root / "photos" / folder).mkdir(parents=True)
         for number in range(count):
             encoded = tf.io.encode_jpeg(random.integers(0, 256, (9, 12, 3), np.uint8)).numpy()
-            (tmp_path / "photos" / folder / f"{number}.jpg").write_bytes(encoded)
-    block = re.search(r"```sh\n(.*?)```", section("Your own images in ten lines"), flags=re.DOTALL)
+            (root / "photos" / folder / f"{number}.jpg").write_bytes(encoded)
+
+
+def commands_of(title: str) -> list[list[str]]:
+    block = re.search(r"```sh\n(.*?)```", section(re.escape(title)), flags=re.DOTALL)
     assert block
-    commands = [words(line) for line in block.group(1).splitlines()]
+    return [words(line) for line in block.group(1).splitlines()]
+
+
+def test_commands_for_ones_own_images_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path, {"labeled/cat": 20, "labeled/dog": 20, "unlabeled/anything": 100, "test/cat": 2})
+    commands = commands_of("Your own images in ten lines")
     assert [command[2] for command in commands] == ["metassl_tf.train", "metassl_tf.evaluate"]
     assert run_here("train", [*rooted(commands[0][3:]), "--steps=1"]) is None
     assert run_here("evaluate", commands[1][3:]) is None
     table = (tmp_path / "predictions.csv").read_text().splitlines()
     assert len(table) == 1 + 100
     assert "anything/0.jpg" in table[1]
+
+
+def test_suspicious_labels_of_ones_own_images_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    parts = {"labeled": 6, "weak": 40, "validation": 5}
+    photos(tmp_path, {f"{part}/{name}": count for part, count in parts.items() for name in ("cat", "dog")})
+    (command,) = commands_of("Which of these labels are wrong?")
+    assert command[2] == "metassl_tf.train"
+    assert run_here("train", [*rooted(command[3:]), "--steps=2", "--eval_steps=2"]) is None
+    _, *rows = (tmp_path / "runs/suspicious/weights.csv").read_text().splitlines()
+    assert len(rows) == 2 * parts["weak"]
+    assert all("weak/" in row for row in rows)

@@ -7,6 +7,7 @@ due by the clock, do not change any result.
 """
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable
 
@@ -59,7 +60,8 @@ def run_loop(
       trainer: at any step.
       grid: when things are due.
       on_metrics: called with the step and the mean training metrics since the last call.
-      on_evaluation: called with the step and the latest training metrics; returns a few words for the progress bar.
+      on_evaluation: called with the step and the latest training metrics; returns a few words for the progress bar,
+        which become a line where there is no terminal.
       save: writes the checkpoint of a step.
       examples_per_step: for the rate that is shown.
 
@@ -85,7 +87,10 @@ def run_loop(
                 metrics = trainer.read_metrics()
                 on_metrics(step, metrics)
                 if evaluating:
-                    progress.set_description_str(on_evaluation(step, metrics))
+                    words = on_evaluation(step, metrics)
+                    progress.set_description_str(words)
+                    if progress.disable:  # no terminal: lines for whoever reads the log of a job
+                        print(f"step {step:,} of {grid.total:,}: {words}", file=sys.stderr, flush=True)
             if grid.due(step, grid.checkpoint) or time.monotonic() - last_save > _SECONDS_PER_CHECKPOINT:
                 save(step)
                 last_save = time.monotonic()

@@ -143,6 +143,8 @@ def test_terminal_shows_rate_and_evaluation(clock: list[float], monkeypatch: pyt
     assert re.search(r"^evaluated at 23: 100%.* 23/23 .*, 10 examples/s", last), last
 
 
-def test_quiet_when_not_a_terminal(clock: list[float], capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_line_for_each_evaluation_when_not_a_terminal(clock: list[float], capfd: pytest.CaptureFixture[str]) -> None:
     run(FakeTrainer(clock), GRID)
-    assert capfd.readouterr() == ("", "")
+    evaluated = [step for event, step in EVENTS if event == "evaluate"]
+    assert len(evaluated) > 1
+    assert capfd.readouterr() == ("", "".join(f"step {step} of 23: evaluated at {step}\n" for step in evaluated))
