@@ -14,7 +14,7 @@ from metassl_tf import flag_definitions
 from metassl_tf.algorithms import ALGORITHMS
 from metassl_tf.models import MODELS
 from tests.command_line import ROOT, run_here
-from tools.measurements import Flagfile
+from tools.measurements import Flagfile, measured_lines
 
 TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
@@ -88,18 +88,20 @@ def test_every_flag_exists() -> None:
 
 
 def test_numbers_in_the_text_are_those_measured() -> None:
-    text = section(re.escape("Which of these labels are wrong?"))
+    text = section(re.escape("Which of these labels are wrong?")) + section("Results")
     expected = {
-        "weights_flipped": ("AUROC of weight", "AUROC of agreement", "points to"),
-        "weights_flipped_paper": ("AUROC of weight",),
-        "weights_polluted": ("AUROC of weight",),
-        "weights_weak_teacher": ("AUROC of weight", "AUROC of confidence", "points to"),
+        "digits/weights_flipped": ("AUROC of weight", "AUROC of agreement", "points to"),
+        "digits/weights_flipped_paper": ("AUROC of weight",),
+        "digits/weights_polluted": ("AUROC of weight",),
+        "digits/weights_weak_teacher": ("AUROC of weight", "AUROC of confidence", "points to"),
+        "cifar10/cpu_fixmatch_250": ("(n = 3", "points to"),
     }
-    for stem, kinds in expected.items():
-        found = Flagfile(ROOT / f"flags/digits/{stem}.flags").comparisons()
+    for name, kinds in expected.items():
+        flagfile = Flagfile(ROOT / f"flags/{name}.flags")
+        lines = measured_lines(flagfile.measurements(), flagfile.comparisons())
         for kind in kinds:
-            (number,) = [re.search(r"\d+\.\d+ ± \d+\.\d+", line)[0] for line in found if kind in line]
-            assert number in text.replace("\n", " "), f"{stem}, {kind}: {number}"
+            (number,) = [re.search(r"\d+\.\d+ ± \d+\.\d+", line)[0] for line in lines if kind in line]
+            assert number in text.replace("\n", " "), f"{name}, {kind}: {number}"
 
 
 def test_every_file_exists() -> None:

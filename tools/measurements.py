@@ -1,7 +1,7 @@
 """Flagfiles and what was measured with them: headers, `measured.json`, and the table of ours beside the papers'.
 
 The header of a flagfile, comment lines of the form `# Field:  text`, says what a paper reports. What was measured is
-data in the `measured.json` of the flagfile's folder; `# Measured:` in the header and the table in the README are
+data in the `measured.json` of the flagfile's folder; `# Measured:` in the header and the page of results are
 written from there and never by hand. A number belongs to the flags that it was measured with: once these change it no
 longer counts.
 """
@@ -29,7 +29,12 @@ same seed makes the labels that these learn from; `Before` says how, for whoever
 AUROCS = ("weight", "confidence", "agreement")
 BESIDE = {"fine_tuned": "after fine-tuning", "teacher": "of the teacher"}
 NOT_YET = "not yet"
-README_MARKS = ("<!-- results -->\n", "<!-- /results -->\n")
+_PAGE = """# Results
+
+Measured by the commands in the flagfiles and written here by `tools/paper_table.py`; a number that was not measured is
+not here.
+
+"""
 
 _FIELD = re.compile(r"# ([A-Z][a-z]+): +(\S.*)")
 _CONTINUATION = re.compile(r"#  +(\S.*)")
@@ -252,18 +257,9 @@ def table(flagfiles: Iterable[Flagfile]) -> str:
     return "\n".join([*head, *rows]) + "\n"
 
 
-def readme_with_table(readme: str, results: str) -> str:
-    """Puts a table between the README's marks.
-
-    Raises:
-      UserError: the marks are missing.
-    """
-    begin, end = README_MARKS
-    before, first, rest = readme.partition(begin)
-    _, second, after = rest.partition(end)
-    if not first or not second:
-        raise UserError(f"The README has no place for the table. Expected the lines {begin.strip()} and {end.strip()}.")
-    return f"{before}{begin}{results}{end}{after}"
+def page(flagfiles: Iterable[Flagfile]) -> str:
+    """Writes the page of results, Markdown: a title, where the numbers come from, and the table."""
+    return _PAGE + table(flagfiles)
 
 
 def _row(flagfile: Flagfile) -> str:

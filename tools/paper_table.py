@@ -2,7 +2,7 @@
 
     python -m tools.paper_table --runs='flags/digits/*_40.flags' --seeds=0,1,2 --write_headers
     python -m tools.paper_table --runs=flags/cifar10/cpu_fixmatch_250.flags --data_dir=DIR --note="a JPEG copy"
-    python -m tools.paper_table --print_only --readme=README.md
+    python -m tools.paper_table --print_only --page=RESULTS.md
 
 Every run is a process of its own, one after the other, in a folder below `--runs_dir`. The same command again goes on
 where it was stopped: a run that has ended is not repeated. Accuracies go to the `measured.json` beside the flagfile;
@@ -23,7 +23,7 @@ from metassl_tf.engine.workdir import write_atomically
 from metassl_tf.errors import UserError
 from tools import runs
 from tools.comparisons import parse_seeds
-from tools.measurements import Flagfile, find_flagfiles, readme_with_table, table
+from tools.measurements import Flagfile, find_flagfiles, page, table
 
 _RUNS = flags.DEFINE_list(
     "runs", None, "Flagfiles or glob patterns; with --print_only the default is all measured ones."
@@ -35,7 +35,7 @@ _RUNS_DIR = flags.DEFINE_string("runs_dir", "runs/paper_table", "Folder of the r
 _NOTE = flags.DEFINE_string("note", "", "Stored and shown with what is measured, such as how the data differ.")
 _PRINT_ONLY = flags.DEFINE_bool("print_only", False, "Run nothing: print the table of what was measured before.")
 _WRITE_HEADERS = flags.DEFINE_bool("write_headers", False, "Bring `# Measured:` in the flagfiles up to date.")
-_README = flags.DEFINE_string("readme", None, "File to write the table of all measured flagfiles into.")
+_PAGE = flags.DEFINE_string("page", None, "Markdown file to write with the table of all measured flagfiles.")
 
 # What says where data and devices are; a flag that changes the experiment belongs in a flagfile.
 _PASSED_ON = {"data_dir", "download", "distribution", "tpu"}
@@ -84,10 +84,9 @@ def main() -> None:
     if _WRITE_HEADERS.value:
         for flagfile in flagfiles:
             flagfile.write_header()
-    if _README.value:
-        readme = Path(_README.value)
-        text = readme_with_table(readme.read_text(), table(_all_measured()))
-        write_atomically(readme, lambda file: file.write(text.encode()))
+    if _PAGE.value:
+        text = page(_all_measured()).encode()
+        write_atomically(Path(_PAGE.value), lambda file: file.write(text))
     print(table(flagfiles), end="")
     if failures:
         sys.exit("\n".join([f"{len(failures)} of {len(seeds) * len(flagfiles)} runs failed:", *failures]))

@@ -75,12 +75,11 @@ def fake_training(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
 
 
 def project_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with two flagfiles and a README to stand in."""
+    """A folder with two flagfiles to stand in."""
     folder = tmp_path / "flags/toy"
     folder.mkdir(parents=True)
     for name, expected in (("first", "91.20 ± 0.30 % (somewhere); 90.00 % elsewhere"), ("second", "none: it is new")):
         (folder / f"{name}.flags").write_text(HEADER.format(name=name, expected=expected) + TINY)
-    (tmp_path / "README.md").write_text("Before\n<!-- results -->\n<!-- /results -->\nafter\n")
     monkeypatch.chdir(tmp_path)
     handler = signal.getsignal(signal.SIGTERM)
     yield tmp_path

@@ -13,7 +13,8 @@ from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
 from tests.tools.fake_training import FIRST, TINY, FakeTraining, fake_training, paper_table, project_in
 from tools import runs
-from tools.measurements import readme_with_table
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -112,11 +113,11 @@ def test_changed_flags_make_numbers_void(training: FakeTraining) -> None:
     assert [found.seed for found in FIRST.measurements()] == [0]
 
 
-def test_headers_and_readme_are_written_from_the_data(training: FakeTraining, project: Path) -> None:
+def test_headers_and_page_are_written_from_the_data(training: FakeTraining, project: Path) -> None:
     original = FIRST.path.read_text()
     paper_table("--runs=flags/toy/first.flags", "--note=a JPEG copy")
     assert FIRST.path.read_text() == original
-    assert paper_table("--print_only", "--write_headers", "--readme=README.md") is None
+    assert paper_table("--print_only", "--write_headers", "--page=RESULTS.md") is None
     assert len(training.commands) == 3
     written = [
         "# Measured:  91.00 ± 1.00 % (n = 3: seeds 0, 1, 2)",
@@ -125,11 +126,19 @@ def test_headers_and_readme_are_written_from_the_data(training: FakeTraining, pr
     ]
     assert FIRST.path.read_text() == original.replace("# Measured:  not yet", "\n".join(written))
     assert FIRST.with_measured() == FIRST.path.read_text()
-    readme = (project / "README.md").read_text()
-    assert readme.startswith("Before\n<!-- results -->\nTest accuracy in %")
-    assert "[toy/first]" in readme
-    assert "[toy/second]" not in readme
-    assert readme.endswith("|\n<!-- /results -->\nafter\n")
+    results = (project / "RESULTS.md").read_text()
+    assert results.startswith("# Results\n")
+    assert "| [toy/first](flags/toy/first.flags) | 91.00 ± 1.00 | 3 |" in results
+    assert "[toy/second]" not in results
+
+
+def test_stored_page_is_that_of_the_data(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    written = project / "RESULTS.md"
+    assert paper_table("--print_only", f"--page={written}") is None
+    assert written.read_text() == Path("RESULTS.md").read_text(), (
+        "Run `python -m tools.paper_table --print_only --page=RESULTS.md`."
+    )
 
 
 def test_what_is_compared_and_what_tells_is_written_as_well(training: FakeTraining) -> None:
@@ -180,7 +189,6 @@ def test_void_numbers_leave_the_header_again() -> None:
         (["--runs=flags/toy/first.flags", "--steps=3"], "--steps has no effect on a table of runs"),
         (["--print_only", "--seeds=1"], "--seeds has no effect with --print_only"),
         (["--print_only", "--data_dir=here"], "--data_dir has no effect on a table of runs"),
-        (["--print_only", "--readme=flags/toy/first.flags"], "The README has no place for the table"),
     ],
 )
 def test_mistakes_are_explained(given: list[str], expected: str, training: FakeTraining) -> None:
@@ -193,14 +201,6 @@ def test_header_without_the_line_is_explained() -> None:
     FIRST.path.write_text(TINY)
     with pytest.raises(UserError, match=r"no line for what was measured. Expected `# Measured:"):
         FIRST.with_measured()
-
-
-def test_readme_keeps_what_is_around_the_marks() -> None:
-    readme = "a\n<!-- results -->\nold\n<!-- /results -->\nb\n"
-    assert readme_with_table(readme, "new\n") == readme.replace("old", "new")
-    for half in ("a\n<!-- results -->\nb\n", "a\n<!-- /results -->\nb\n"):
-        with pytest.raises(UserError, match="no place for the table"):
-            readme_with_table(half, "new\n")
 
 
 def test_real_runs_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
