@@ -94,6 +94,9 @@ def test_numbers_in_the_text_are_those_measured() -> None:
         "digits/weights_flipped_paper": ("AUROC of weight",),
         "digits/weights_polluted": ("AUROC of weight",),
         "digits/weights_weak_teacher": ("AUROC of weight", "AUROC of confidence", "points to"),
+        "circles/weights_10": ("(n = 20",),
+        "circles/weights_pseudo_label_10": ("(n = 20",),
+        "circles/weights_supervised_40": ("(n = 20",),
         "cifar10/cpu_fixmatch_250": ("(n = 3", "points to"),
     }
     for name, kinds in expected.items():

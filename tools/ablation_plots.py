@@ -81,7 +81,7 @@ def draw_over_steps(title: str, results: Results, path: Path) -> None:
 
 
 def _lines(title: str) -> str:
-    return textwrap.fill(title, _TITLE_WIDTH)
+    return textwrap.fill(title.replace("Table ", "Table\N{NO-BREAK SPACE}"), _TITLE_WIDTH)
 
 
 def _by_step(runs: Sequence[Outcome]) -> tuple[list[int], list[list[float]]]:

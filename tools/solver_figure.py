@@ -151,12 +151,12 @@ def _influence(problem: Problem, at: tf.Tensor, direction: tf.Tensor) -> np.ndar
 
 def draw(curves: Curves, path: Path) -> None:
     """Draws the errors over the number of terms into a PNG file."""
-    figure = Figure(figsize=(6.5, 4.0), dpi=120, layout="tight")
+    figure = Figure(figsize=(6.5, 4.4), dpi=120, layout="constrained")
     axes = figure.subplots()
     for name, values in curves.items():
         axes.loglog(list(values), list(values.values()), label=name, linestyle="--" if name == "identity" else "-")
     axes.set_xlabel("terms of the series, or steps of conjugate gradients")
     axes.set_ylabel("relative error of the influences")
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path)

@@ -105,7 +105,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """
     columns = len(rows[0].panels)
     with style.context(["default", {"font.size": 8.0, "axes.linewidth": 0.6}]):
-        figure = Figure(figsize=(_PANEL * columns + 0.9, _PANEL * len(rows) + 0.7), layout="constrained")
+        figure = Figure(figsize=(_PANEL * columns + 0.9, (_PANEL + 0.35) * len(rows) + 0.5), layout="constrained")
         axes = figure.subplots(len(rows), columns, squeeze=False)
         shades = ScalarMappable(Normalize(0.0, _LARGEST_SHADE), SHADES)
         for row, line in zip(rows, axes, strict=True):
