@@ -74,11 +74,11 @@ def _define_teacher(values: flags.FlagValues) -> None:
     kinds = typing.get_type_hints(config_lib.TrainSettings)
     for field in dataclasses.fields(config_lib.TrainSettings):
         if field.name in NETWORK_SETTINGS:
-            text = f"Teacher's: {_help(field)} Default: as --{field.name}."
+            text = f"As --{field.name}, for the teacher. Default: the same."
             _define(TEACHER_PREFIX + field.name, kinds[field.name], None, text, values)
     for choice in NETWORK_CHOICES:
         for flag, found in _owners(choice).items():
-            text = f"Teacher's: {_help(found[0][1])} Default: as --{flag}, if --{choice.flag} is the same for both."
+            text = f"As --{flag}, for the teacher. Default: the same, if --{choice.flag} is the same for both."
             _define(TEACHER_PREFIX + flag, found[0][2], None, text, values)
 
 
