@@ -17,7 +17,7 @@ Loss: TypeAlias = Callable[[Vector], tf.Tensor]
 Product: TypeAlias = Callable[[Vector], Vector]
 
 _ZERO = tf.UnconnectedGradients.ZERO
-_FORWARD_MODE: ContextVar[tf.autodiff.ForwardAccumulator | None] = ContextVar("forward_mode", default=None)
+_HOLDS_BACK: ContextVar[tf.autodiff.ForwardAccumulator | None] = ContextVar("holds_back", default=None)
 
 
 def dot(left: Sequence[tf.Tensor], right: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -95,7 +95,11 @@ def jacobian_vector_product(
 
 
 def forward_mode_product(
-    values: Callable[[Vector], tf.Tensor], at: Sequence[tf.Tensor], vector: Sequence[tf.Tensor]
+    values: Callable[[Vector], tf.Tensor],
+    at: Sequence[tf.Tensor],
+    vector: Sequence[tf.Tensor],
+    *,
+    save_memory: bool = False,
 ) -> tf.Tensor:
     """J v as `jacobian_vector_product` gives it, by forward-mode differentiation: less memory, one device only.
 
@@ -105,21 +109,23 @@ def forward_mode_product(
       values: maps parameters to a tensor of any shape.
       at: the parameters.
       vector: v.
+      save_memory: hold the pass back at every `in_pace`, so that few of its activations are kept; it is then a pass of
+        its own, even where the graph has the same one already.
 
     Returns:
       A tensor of the values' shape.
     """
     with tf.autodiff.ForwardAccumulator(list(at), [tf.convert_to_tensor(part) for part in vector]) as accumulator:
-        token = _FORWARD_MODE.set(accumulator)
+        token = _HOLDS_BACK.set(accumulator if save_memory else None)
         try:
             value = values(list(at))
         finally:
-            _FORWARD_MODE.reset(token)
+            _HOLDS_BACK.reset(token)
     return accumulator.jvp(value, unconnected_gradients=_ZERO)
 
 
 def in_pace(activation: tf.Tensor) -> tf.Tensor:
-    """Holds what follows an activation back until the derivative has come as far; elsewhere than in forward mode, it.
+    """Holds what follows an activation back until the derivative has come as far, where forward mode saves memory.
 
     A graph runs whatever is ready. The pass itself would be through while the derivative, three times as much work, is
     in the first layers, and all activations would wait for it in memory, as they do for a backward pass.
@@ -130,7 +136,7 @@ def in_pace(activation: tf.Tensor) -> tf.Tensor:
     Returns:
       The same values.
     """
-    accumulator = _FORWARD_MODE.get()
+    accumulator = _HOLDS_BACK.get()
     tangent = None if accumulator is None else accumulator.jvp(activation)
     if tangent is None:
         return activation

@@ -124,7 +124,8 @@ def soft_jvp(step: StudentStep) -> Verdict:
         moved = step.update(step.gradient)
     pulled_back = tape.gradient(moved, step.gradient, slope, unconnected_gradients=tf.UnconnectedGradients.ZERO)  # v
     on_one_device = distribution.replica_context().num_replicas_in_sync == 1
-    # Forward mode is faster; through batch norm that is synchronised between replicas it is wrong.
+    # Forward mode shares the student's pass, whose activations are kept anyway; through batch norm that is synchronised
+    # between replicas it is wrong.
     along = forward_mode_product if on_one_device else jacobian_vector_product
     changes = along(step.log_probability, step.parameters, pulled_back)  # JVP_v log S, [batch, classes]
     derivative = -step.coefficients[:, tf.newaxis] * changes  # d L_l / d q_c(u)

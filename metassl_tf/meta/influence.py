@@ -72,9 +72,11 @@ def influence(objective: Objective, inverse: Inverse, *, layer: LastLayer | None
     right = distribution.all_reduce_sum(gradient(objective.validation, parameters))  # g_val
     solution = _solve(objective, inverse, right, layer, seed)  # H^-1 g_val
     on_one_device = distribution.replica_context().num_replicas_in_sync == 1
-    # Forward mode needs the least memory; through batch norm that is synchronised between replicas it is wrong.
-    along = forward_mode_product if on_one_device else jacobian_vector_product
-    derivative = -along(objective.unlabeled, parameters, solution.vector)  # Eq. 6
+    if on_one_device:
+        changes = forward_mode_product(objective.unlabeled, parameters, solution.vector, save_memory=True)
+    else:  # forward mode is wrong through batch norm that is synchronised between replicas
+        changes = jacobian_vector_product(objective.unlabeled, parameters, solution.vector)
+    derivative = -changes  # Eq. 6
     loss = distribution.all_reduce_sum([objective.validation(parameters)])[0]
     return Influence(derivative, loss, solution.grew)
 

@@ -21,8 +21,8 @@ def fuse(layer: Any) -> Any:
     """Makes a batch normalisation layer train in one kernel where that computes the same.
 
     It does on float32 or narrower inputs [batch, height, width, channels], on one replica. The statistics are float32.
-    Elsewhere, and in inference mode, the layer computes as it did. In forward-mode differentiation a network goes on
-    from here when the derivative is here, which keeps few activations in memory (`products.in_pace`).
+    Elsewhere, and in inference mode, the layer computes as it did. In forward-mode differentiation that saves memory,
+    a network goes on from here when the derivative is here (`products.in_pace`).
 
     Args:
         layer: a `keras.layers.BatchNormalization`, changed in place. A clone or a loaded copy of it computes as Keras

@@ -126,18 +126,17 @@ def test_second_derivatives(mode: str, jit_compile: bool) -> None:
 def test_a_network_goes_on_when_the_derivative_has_come(training: bool) -> None:
     layer = fused_layer()
 
-    def waits(forward_mode: bool) -> bool:
+    def waits(save_memory: bool) -> bool:
         def compiled(inputs: tf.Tensor) -> None:
-            if forward_mode:
-                forward_mode_product(lambda at: layer(at[0], training=training), [inputs], [inputs])
-            else:
-                layer(inputs, training=training)
+            forward_mode_product(
+                lambda at: layer(at[0], training=training), [inputs], [inputs], save_memory=save_memory
+            )
 
         graph = tf.function(compiled).get_concrete_function(tf.TensorSpec(SHAPE)).graph
         return any(one.type == "Identity" and one.control_inputs for one in graph.get_operations())
 
-    assert waits(forward_mode=True)
-    assert not waits(forward_mode=False)
+    assert waits(save_memory=True)
+    assert not waits(save_memory=False)
 
 
 def test_xla_computes_the_same() -> None:

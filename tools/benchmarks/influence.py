@@ -64,7 +64,7 @@ class Scores:
 
     def jacobian_vector(self) -> tf.Tensor:
         """All scores at once, as an influence takes them."""
-        return forward_mode_product(self._values, self._present(), self._direction)
+        return forward_mode_product(self._values, self._present(), self._direction, save_memory=True)
 
     def _loss_of_one(self, example: Any) -> tf.Tensor:
         inputs, target = example
