@@ -15,7 +15,7 @@ from metassl_tf.flagfile import unused
 from metassl_tf.models.build import build_model
 from tools import toy_comparison
 from tools.comparisons import differences, summary
-from tools.measurements import FIELDS, README_MARKS, Flagfile, find_flagfiles, readme_with_table, table
+from tools.measurements import FIELDS, Flagfile
 
 ROOT = Path(__file__).parent.parent
 FLAGFILES = {flagfile.name: flagfile for flagfile in map(Flagfile, sorted((ROOT / "flags").glob("*/*.flags")))}
@@ -122,21 +122,11 @@ def test_data_belong_to_present_flagfiles() -> None:
             assert entry["flags_sha256"] == flagfile.digest(), f"{stem} changed since it was measured: measure again."
 
 
-def test_readme_has_the_table_of_the_data() -> None:
-    readme = ROOT / "README.md"
-    if README_MARKS[0] not in readme.read_text():
-        pytest.skip("the README has no place for the table")
-    results = table(flagfile for flagfile in find_flagfiles(["flags/*/*.flags"]) if flagfile.measurements())
-    assert readme_with_table(readme.read_text(), results) == readme.read_text(), (
-        "Run `python -m tools.paper_table --print_only --readme=README.md`."
-    )
-
-
 def test_every_experiment_has_its_flagfile() -> None:
     papers = {f"{dataset}/{algorithm}_{n}" for dataset in LABELS for n in LABELS[dataset] for algorithm in ALGORITHMS}
     small = ("digits/{}_40", "two_moons/{}_10", "cifar10/cpu_{}_250")
     quick = {pattern.format(algorithm) for pattern in small for algorithm in ALGORITHMS}
-    assert papers | quick | {"image_folder/fixmatch", QUICKSTART} <= set(FLAGFILES)
+    assert papers | quick | {"image_folder/fixmatch", "image_folder/weights", QUICKSTART} <= set(FLAGFILES)
 
 
 @pytest.mark.parametrize("dataset", LABELS)
