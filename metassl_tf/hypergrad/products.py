@@ -17,7 +17,7 @@ Loss: TypeAlias = Callable[[Vector], tf.Tensor]
 Product: TypeAlias = Callable[[Vector], Vector]
 
 _ZERO = tf.UnconnectedGradients.ZERO
-_HOLDS_BACK: ContextVar[tf.autodiff.ForwardAccumulator | None] = ContextVar("holds_back", default=None)
+_SAVES_MEMORY: ContextVar[bool] = ContextVar("saves_memory", default=False)
 
 
 def dot(left: Sequence[tf.Tensor], right: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -109,36 +109,21 @@ def forward_mode_product(
       values: maps parameters to a tensor of any shape.
       at: the parameters.
       vector: v.
-      save_memory: hold the pass back at every `in_pace`, so that few of its activations are kept; it is then a pass of
+      save_memory: ask the layers for computations whose derivatives are small (`saving_memory`); it is then a pass of
         its own, even where the graph has the same one already.
 
     Returns:
       A tensor of the values' shape.
     """
     with tf.autodiff.ForwardAccumulator(list(at), [tf.convert_to_tensor(part) for part in vector]) as accumulator:
-        token = _HOLDS_BACK.set(accumulator if save_memory else None)
+        token = _SAVES_MEMORY.set(save_memory)
         try:
             value = values(list(at))
         finally:
-            _HOLDS_BACK.reset(token)
+            _SAVES_MEMORY.reset(token)
     return accumulator.jvp(value, unconnected_gradients=_ZERO)
 
 
-def in_pace(activation: tf.Tensor) -> tf.Tensor:
-    """Holds what follows an activation back until the derivative has come as far, where forward mode saves memory.
-
-    A graph runs whatever is ready. The pass itself would be through while the derivative, three times as much work, is
-    in the first layers, and all activations would wait for it in memory, as they do for a backward pass.
-
-    Args:
-      activation: any tensor that a later part of a network is computed from.
-
-    Returns:
-      The same values.
-    """
-    accumulator = _HOLDS_BACK.get()
-    tangent = None if accumulator is None else accumulator.jvp(activation)
-    if tangent is None:
-        return activation
-    with tf.control_dependencies([tangent]):
-        return tf.identity(activation)
+def saving_memory() -> bool:
+    """Whether what is computed now is differentiated by a `forward_mode_product` that saves memory."""
+    return _SAVES_MEMORY.get()

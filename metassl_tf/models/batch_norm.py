@@ -14,15 +14,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from metassl_tf.hypergrad.products import in_pace
+from metassl_tf.hypergrad.products import saving_memory
 
 
 def fuse(layer: Any) -> Any:
     """Makes a batch normalisation layer train in one kernel where that computes the same.
 
     It does on float32 or narrower inputs [batch, height, width, channels], on one replica. The statistics are float32.
-    Elsewhere, and in inference mode, the layer computes as it did. In forward-mode differentiation that saves memory,
-    a network goes on from here when the derivative is here (`products.in_pace`).
+    Elsewhere, and in inference mode, the layer computes as it did. So it does in forward-mode differentiation
+    that saves memory.
 
     Args:
         layer: a `keras.layers.BatchNormalization`, changed in place. A clone or a loaded copy of it computes as Keras
@@ -34,9 +34,10 @@ def fuse(layer: Any) -> Any:
     unfused = layer.call
 
     def call(inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
-        if training and layer.trainable and mask is None and _fits(layer, inputs) and _is_on_one_replica():
-            return in_pace(_fused_training(layer, inputs))
-        return in_pace(unfused(inputs, training=training, mask=mask))
+        fits = training and layer.trainable and mask is None and _fits(layer, inputs) and _is_on_one_replica()
+        if fits and not saving_memory():  # the kernel's second derivative makes dozens of activations
+            return _fused_training(layer, inputs)
+        return unfused(inputs, training=training, mask=mask)
 
     layer.call = call
     return layer
