@@ -14,7 +14,7 @@ from metassl_tf.errors import UserError, near_match
 
 def setting(
     default: Any,
-    help: str,  # noqa: A002  (argparse's and absl's own word for it)
+    text: str,
     *,
     choices: Iterable[str] | None = None,
     minimum: float | None = None,
@@ -26,7 +26,7 @@ def setting(
 
     Args:
       default: the default value; its type is the field's annotation.
-      help: one line that says what the setting does, with its unit.
+      text: one line that says what the setting does, with its unit.
       choices: the allowed strings, where only some are.
       minimum: smallest allowed value, inclusive.
       maximum: largest allowed value, inclusive.
@@ -37,7 +37,7 @@ def setting(
       A `dataclasses.field`; typed `Any` so that it can stand for every annotation.
     """
     metadata = {
-        "help": help,
+        "help": text,
         "choices": None if choices is None else tuple(choices),
         "minimum": minimum,
         "maximum": maximum,

@@ -32,7 +32,7 @@ class Examples(NamedTuple):
     views: dict[str, Inputs]
     label: tf.Tensor
     index: tf.Tensor
-    columns: dict[str, tf.Tensor] = {}  # noqa: RUF012  (never changed, and tf.nest knows plain dicts)
+    columns: dict[str, tf.Tensor]
 
 
 class Batch(NamedTuple):

@@ -17,8 +17,9 @@ import dataclasses
 import tensorflow as tf
 
 from metassl_tf import losses
-from metassl_tf.algorithms.base import Context, Forward, Losses, Needs, Term, pseudo_label_metrics
+from metassl_tf.algorithms.base import Context, Forward, Losses, Needs, Term
 from metassl_tf.algorithms.batch import Batch
+from metassl_tf.algorithms.metrics import pseudo_label_metrics
 from metassl_tf.settings import setting
 
 

@@ -99,7 +99,7 @@ class Pipeline:
         self, name: str, pool: Pool, wanted: Mapping[str, str], column_names: Sequence[str], size: int
     ) -> Callable[[tf.Tensor], Examples]:
         if not size:
-            return lambda _: Examples({}, tf.zeros([0], tf.int64), tf.zeros([0], tf.int64))
+            return lambda _: Examples({}, tf.zeros([0], tf.int64), tf.zeros([0], tf.int64), {})
         read, labels = reader(pool), tf.constant(pool.labels)
         with tf.device("/CPU:0"):  # where batches are made
             columns = {column: tf.constant(pool.columns[column]) for column in column_names}
@@ -206,7 +206,7 @@ def validation_batches(
 
     def batch(number: tf.Tensor) -> Examples:
         index = order.batch_indices(own_seed, number, batch_size=batch_size, size=len(pool))
-        return Examples({"plain": views.plain(read(index))}, tf.gather(labels, index), index)
+        return Examples({"plain": views.plain(read(index))}, tf.gather(labels, index), index, {})
 
     numbers = tf.data.Dataset.range(first // every, tf.int64.max)
     dataset = numbers.map(_plain(batch), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -164,7 +164,9 @@ def _write_keras(model: keras.Model, interface: Interface, path: Path) -> bool:
         with zipfile.ZipFile(partial, "a") as archive:
             archive.writestr(interface_lib.FILE_NAME, interface.to_json())
         partial.replace(path)
-    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:  # Keras', for such layers
+    # A layer of the user's has no get_config (NotImplementedError), or one that fails (AttributeError) or returns what
+    # JSON cannot hold (TypeError, ValueError). Only this file is missing then, and the warning names the reason.
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
         _logger.warning(
             "%s is not written: a layer of the model cannot be serialised (%s). Give it get_config and "
             "keras.saving.register_keras_serializable to have the file. The SavedModel is not affected.",

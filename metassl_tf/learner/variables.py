@@ -48,7 +48,8 @@ def decayed(model: keras.Model, coverage: str) -> list[bool]:
     """
     normalization = {
         id(variable)
-        for layer in model._flatten_layers()  # noqa: SLF001  (Keras has no public walk over nested layers)
+        # `Model.layers` ends at a layer that holds others as attributes, and Keras has no other public walk.
+        for layer in model._flatten_layers()  # noqa: SLF001
         if isinstance(layer, _NORMALIZATION_LAYERS)
         for variable in layer.variables
     }

@@ -29,7 +29,7 @@ def losses_at(
 
     def side(views: Mapping[str, Any], label: Sequence[int]) -> Examples:
         inputs = {view: tf.zeros([len(label), tiny.FEATURES]) for view in views}
-        return Examples(inputs, tf.constant(label, tf.int64), tf.range(len(label), dtype=tf.int64))
+        return Examples(inputs, tf.constant(label, tf.int64), tf.range(len(label), dtype=tf.int64), {})
 
     needs = algorithm.needs()
     given = {name: tf.constant(np.array(values)) for name, values in (columns or {}).items()}

@@ -18,8 +18,8 @@ from tests.learner import tiny
 def batch_of(inputs: Any, *, ratio: list[float]) -> Batch:
     count = len(ratio)
     label = tf.range(count, dtype=tf.int64) % 2
-    labeled = Examples({"weak": inputs}, label, tf.range(count, dtype=tf.int64))
-    none = Examples({}, tf.zeros([0], tf.int64), tf.zeros([0], tf.int64))
+    labeled = Examples({"weak": inputs}, label, tf.range(count, dtype=tf.int64), {})
+    none = Examples({}, tf.zeros([0], tf.int64), tf.zeros([0], tf.int64), {})
     return Batch(labeled, none, {"mixup": tf.constant(ratio)})
 
 

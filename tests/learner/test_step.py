@@ -127,8 +127,8 @@ def test_embedding_learns_the_rows_that_its_examples_use(mirrored: tf.distribute
         model = keras.Model(tokens, keras.layers.Dense(2)(pooled))
         learner = Learner(model, tiny.optimization(gradient_clip_norm=1.0), seed=0)
     before = model.trainable_variables[0].numpy()
-    labeled = Examples({"weak": tf.constant([[0, 1], [1, 3]])}, tf.constant([0, 1], tf.int64), tf.range(2))
-    none = Examples({}, tf.zeros([0], tf.int64), tf.zeros([0], tf.int64))
+    labeled = Examples({"weak": tf.constant([[0, 1], [1, 3]])}, tf.constant([0, 1], tf.int64), tf.range(2), {})
+    none = Examples({}, tf.zeros([0], tf.int64), tf.zeros([0], tf.int64), {})
 
     @tf.function
     def step_once() -> None:

@@ -60,6 +60,7 @@ def validation() -> Examples:
         views={"plain": tf.constant(generator.normal(size=(VALIDATION, tiny.FEATURES)), tf.float32)},
         label=tf.constant(generator.integers(tiny.CLASSES, size=VALIDATION), tf.int64),
         index=tf.range(VALIDATION, dtype=tf.int64),
+        columns={},
     )
 
 

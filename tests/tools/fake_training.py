@@ -1,18 +1,13 @@
 """A training that takes no time, and a project for the table of flagfiles to run it in."""
 
 import json
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from metassl_tf.engine.workdir import Workdir
 from tests.command_line import run_here
-from tests.tools.small_flagfiles import HEADER
-from tools import runs
 from tools.measurements import Flagfile
 
 TINY = """--dataset=digits
@@ -64,26 +59,6 @@ class FakeTraining:
         }
         workdir.result.write_text(json.dumps(result))
         return 0
-
-
-def fake_training(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
-    """Puts it in the place of real runs."""
-    fake = FakeTraining()
-    monkeypatch.setattr(runs, "launch", fake)
-    monkeypatch.setattr(runs, "current_commit", lambda: "abc1234")
-    return fake
-
-
-def project_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with two flagfiles to stand in."""
-    folder = tmp_path / "flags/toy"
-    folder.mkdir(parents=True)
-    for name, expected in (("first", "91.20 ± 0.30 % (somewhere); 90.00 % elsewhere"), ("second", "none: it is new")):
-        (folder / f"{name}.flags").write_text(HEADER.format(name=name, expected=expected) + TINY)
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGTERM)
-    yield tmp_path
-    signal.signal(signal.SIGTERM, handler)
 
 
 FIRST = Flagfile(Path("flags/toy/first.flags"))

@@ -1,7 +1,7 @@
 """The table runs what is missing, survives what fails, and writes the same numbers everywhere."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,13 @@ from metassl_tf import flag_definitions
 from metassl_tf.engine import run
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
-from tests.tools.fake_training import FIRST, TINY, FakeTraining, fake_training, paper_table, project_in
+from tests.tools.fake_training import FIRST, TINY, FakeTraining, paper_table
 from tools import runs
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def training(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
-    return fake_training(monkeypatch)
-
-
-@pytest.fixture(autouse=True)
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    yield from project_in(tmp_path, monkeypatch)
+pytestmark = pytest.mark.usefixtures("project")
 
 
 def seeds_run(training: FakeTraining) -> list[tuple[str, str]]:

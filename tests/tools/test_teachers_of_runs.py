@@ -1,21 +1,12 @@
 """A run that learns from another's labels: its teacher comes first, and belongs to what was measured."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.tools.fake_training import FIRST, FakeTraining, fake_training, paper_table, project_in
+from tests.tools.fake_training import FIRST, FakeTraining, paper_table
 
-
-@pytest.fixture
-def training(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
-    return fake_training(monkeypatch)
-
-
-@pytest.fixture(autouse=True)
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    yield from project_in(tmp_path, monkeypatch)
+pytestmark = pytest.mark.usefixtures("project")
 
 
 @pytest.mark.parametrize(("flag", "labels"), [("stored_labels", "labels_1"), ("given_labels", "seed_1")])
