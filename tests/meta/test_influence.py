@@ -1,5 +1,6 @@
 """Eq. 6 on a network with batch norm: every inverse and every scope, on one device and on two."""
 
+import dataclasses
 import unittest.mock
 from collections.abc import Callable
 
@@ -8,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from metassl_tf.hypergrad.last_layer import curvature_blocks, hessian
-from metassl_tf.hypergrad.products import forward_mode_product, gradient, jacobian_vector_product
+from metassl_tf.hypergrad.products import Vector, forward_mode_product, gradient, jacobian_vector_product, saving_memory
 from metassl_tf.losses import squared_error
 from metassl_tf.meta.influence import influence
 from tests.learner import tiny
@@ -137,6 +138,24 @@ def test_forward_mode_is_double_backward_through_synchronised_batch_norm_on_one_
             for along in (forward_mode_product, jacobian_vector_product)
         ]
         assert relative_error(*scores) < 1e-5
+
+
+def test_only_the_pass_that_is_differentiated_forward_saves_memory() -> None:
+    objective, _ = reference.objective(
+        reference.learner(), "all", reference.step_losses(ALGORITHMS["fixmatch"]), reference.validation()
+    )
+    saves: dict[str, set[bool]] = {"unlabeled": set(), "validation": set()}
+
+    def spied(name: str) -> Callable[[Vector], tf.Tensor]:
+        def losses(at: Vector) -> tf.Tensor:
+            saves[name].add(saving_memory())
+            return getattr(objective, name)(at)
+
+        return losses
+
+    spying = dataclasses.replace(objective, **{name: spied(name) for name in saves})
+    influence(spying, inverse("identity"), layer=None, seed=tf.constant([0, 0]))
+    assert saves == {"unlabeled": {True}, "validation": {False}}
 
 
 def test_stochastic_estimates_scatter_around_the_series() -> None:
