@@ -240,8 +240,8 @@ def _style_axes(axes: Axes, values: Sequence[float], *, fraction: bool) -> None:
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=_TICKS))
         # Around a constant, matplotlib leaves room for shares below none and above all.
         low, high = axes.get_ylim()
-        line_width = 0.03 * (high - low)
-        axes.set_ylim(max(low, -line_width), min(high, 1.0 + line_width))
+        margin = 0.03 * (high - low)  # a line at the edge stays whole
+        axes.set_ylim(max(low, -margin), min(high, 1.0 + margin))
     elif min(values) > 0 and max(values) / min(values) > _LOG_FROM_RATIO:
         axes.set_yscale("log")
         # matplotlib's own labels of powers are formulas, which these charts do not typeset.
