@@ -5,13 +5,11 @@ much on the machine, nor on what else it does. Every benchmark is a process of i
 the settings, threads or memory of another. A goal that is missed is a result, not an error.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from metassl_tf import flag_definitions
-from metassl_tf.errors import UserError
 from tools.benchmarks import suite
+from tools.outputs import output_file
 
 _OUTPUT = flags.DEFINE_string("output", "benchmark.json", "File to write.")
 _ONLY = flags.DEFINE_list("only", [], "Names to measure; default: all.")
@@ -23,9 +21,7 @@ _QUICK = flags.DEFINE_bool(
 def main() -> None:
     """Runs the command line."""
     flag_definitions.given(set(), why="a benchmark")
-    benchmarks, output = suite.choose(_ONLY.value), Path(_OUTPUT.value)
-    if not output.parent.is_dir():
-        raise UserError(f"--output={output} cannot be written: there is no folder {output.parent}. Make it first.")
+    benchmarks, output = suite.choose(_ONLY.value), output_file(_OUTPUT)
     runs = suite.QUICK_RUNS if _QUICK.value else suite.RUNS
     print(suite.run_all(benchmarks, output, runs=runs, measure=suite.measure_apart))
 

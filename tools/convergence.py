@@ -1,11 +1,9 @@
 """Draws how fast approximate inverse Hessians come to the exact influence: `python -m tools.convergence`."""
 
-from pathlib import Path
-
 from absl import flags
 
 from metassl_tf import flag_definitions
-from metassl_tf.errors import UserError
+from tools.outputs import output_file
 from tools.solver_figure import digits, draw, errors
 
 _OUTPUT = flags.DEFINE_string("output", "convergence.png", "Picture to write, PNG.")
@@ -15,9 +13,7 @@ _TERMS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500)
 def main() -> None:
     """Runs the command line."""
     flag_definitions.given((), why="a picture of solvers")
-    path = Path(_OUTPUT.value)
-    if not path.parent.is_dir():
-        raise UserError(f"--output={path} cannot be written: there is no folder {path.parent}. Make it first.")
+    path = output_file(_OUTPUT)
     draw(errors(digits(), _TERMS), path)
     print(path)
 

@@ -24,6 +24,7 @@ from metassl_tf.errors import UserError
 from tools import runs
 from tools.comparisons import parse_seeds
 from tools.measurements import Flagfile, find_flagfiles, page, table
+from tools.outputs import output_file
 
 _RUNS = flags.DEFINE_list(
     "runs", None, "Flagfiles or glob patterns; with --print_only the default is all measured ones."
@@ -79,14 +80,15 @@ def _check_flags() -> list[str]:
 def main() -> None:
     """Runs the command line."""
     given, seeds = _check_flags(), parse_seeds(_SEEDS.value)
+    written = output_file(_PAGE) if _PAGE.value else None
     flagfiles = find_flagfiles(_RUNS.value) if _RUNS.value else _all_measured()
     failures = [] if _PRINT_ONLY.value else _run_all(flagfiles, seeds, given)
     if _WRITE_HEADERS.value:
         for flagfile in flagfiles:
             flagfile.write_header()
-    if _PAGE.value:
+    if written:
         text = page(_all_measured()).encode()
-        write_atomically(Path(_PAGE.value), lambda file: file.write(text))
+        write_atomically(written, lambda file: file.write(text))
     print(table(flagfiles), end="")
     if failures:
         sys.exit("\n".join([f"{len(failures)} of {len(seeds) * len(flagfiles)} runs failed:", *failures]))

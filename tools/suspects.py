@@ -6,13 +6,12 @@ An image stands over the label that came with it; the report of the run shows th
 truth is known, labels that are wrong are red and those that are right are grey.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from metassl_tf import flag_definitions
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
+from tools.outputs import output_file
 from tools.suspect_figure import draw, suspects
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a finished run, as given to metassl_tf.train.")
@@ -25,9 +24,7 @@ def main() -> None:
     flag_definitions.given((), why="a picture: the workdir's own settings hold")
     if not _WORKDIR.value:
         raise UserError("--workdir is missing. Expected the folder of a run, as given to metassl_tf.train.")
-    output = Path(_OUTPUT.value)
-    if not output.parent.is_dir():
-        raise UserError(f"--output={output} cannot be written: there is no folder {output.parent}. Make it first.")
+    output = output_file(_OUTPUT)
     found = suspects(Workdir(_WORKDIR.value), _COUNT.value)
     draw(found, output)
     known = [suspect.right for suspect in found if suspect.right is not None]

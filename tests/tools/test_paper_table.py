@@ -181,6 +181,8 @@ def test_void_numbers_leave_the_header_again() -> None:
         (["--runs=flags/toy/first.flags", "--seeds=one"], "--seeds=one is not a list of integers"),
         (["--runs=flags/toy/first.flags", "--steps=3"], "--steps has no effect on a table of runs"),
         (["--print_only", "--seeds=1"], "--seeds has no effect with --print_only"),
+        (["--print_only", "--page=nowhere/RESULTS.md"], "--page=nowhere/RESULTS.md cannot .* no folder nowhere"),
+        (["--print_only", "--page=flags"], "--page=flags is a folder. Expected the file"),
         (["--print_only", "--data_dir=here"], "--data_dir has no effect on a table of runs"),
     ],
 )
