@@ -1,4 +1,4 @@
-"""Flags from dataclass fields and back. The only module of the library that knows absl.
+"""Flags from dataclass fields and back; beside the help, the only module of the library that knows absl.
 
 A field of a run's own settings becomes a flag with the field's default. The fields of everything that can be chosen
 by name (`--algorithm`, `--model`, ...) become flags as well; a flag that several share, such as `--threshold`,
@@ -17,6 +17,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from metassl_tf import config as config_lib
+from metassl_tf import flag_help
 from metassl_tf.choices import CHOICES, NETWORK_CHOICES, Choice, chosen, teacher, value_of
 from metassl_tf.config import NETWORK_SETTINGS, TEACHER_PREFIX
 from metassl_tf.errors import UserError
@@ -111,6 +112,16 @@ def check_flagfile_first(arguments: Sequence[str]) -> None:
             )
 
 
+def _parse_command_line(arguments: list[str]) -> list[str]:
+    if flag_help.asked_for(arguments[1:]):
+        print(flag_help.text(sys.modules["__main__"].__doc__ or ""))
+        sys.exit()
+    try:
+        return FLAGS(arguments)
+    except flags.Error as error:
+        sys.exit(f"error: {error}")
+
+
 def run_binary(main: Callable[[], None]) -> None:
     """Runs a program: parses the command line, and turns what a user can mend into one line and status 1.
 
@@ -133,7 +144,7 @@ def run_binary(main: Callable[[], None]) -> None:
         except KeyboardInterrupt:
             sys.exit("\nStopped. Give the same command again to resume from the last checkpoint.")
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse_command_line)
 
 
 def read(values: flags.FlagValues = FLAGS) -> config_lib.Config:

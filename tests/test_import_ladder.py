@@ -23,6 +23,7 @@ LADDER = (  # the lowest rung first
     {"config"},
     {"flagfile"},
     {"engine", "choices"},
+    {"flag_help"},
     {"flag_definitions"},
     BINARIES,
 )
@@ -30,7 +31,7 @@ RUNG = {unit: number for number, units in enumerate(LADDER) for unit in units}
 
 # Third-party packages that only some modules may import (a unit, or a module within one); the rest may not.
 RESTRICTED = {
-    "absl": BINARIES | {"flag_definitions"},
+    "absl": BINARIES | {"flag_help", "flag_definitions"},
     # Built on Keras 2, which does not mix with Keras 3: only what makes the devices' strategy is used.
     "official": {"engine"},
     "orbit": {"engine"},

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from absl import flags
 
 from metassl_tf import flag_definitions
+from metassl_tf.choices import CHOICES
 from metassl_tf.config import Config
 from metassl_tf.engine.run import default_workdir
 from metassl_tf.engine.workdir import Workdir
@@ -115,13 +117,27 @@ TensorBoard    tensorboard --logdir {workdir.tensorboard}
 def test_help_explains_every_flag(helping: subprocess.Popen[str]) -> None:
     output, errors = helping.communicate(timeout=600)
     words = " ".join(output.split())
-    for name in (*flag_definitions.parse([]).values(), "workdir"):
+    defined = flags.FlagValues()
+    flag_definitions.define(defined)
+    for name in (*defined, "workdir"):
         assert re.search(rf"--(\[no\])?{name}: \w+", words), name
     expected = "One of: supervised, pseudo_label, uda, fixmatch, given_labels, noisy_student. (def"
     assert f"--algorithm: What turns a batch into losses. {expected}" in words
     assert re.search(r"--batch_size: [^-]* \(default: '64'\) \(an integer\)", words)
     assert re.search(r"--threshold: [^-]* Used by --algorithm: pseudo_label 0\.\d+, uda 0.8, fixmatch 0.95\.", words)
+    headings = re.findall(r"^(\w.*):$", output, re.MULTILINE)
+    assert headings[:5] == ["This program", "Data", "Views", "Training", "Evaluation, seeds, files and hardware"]
+    assert headings[5:-1] == [f"What some choices of --{choice.flag} have" for choice in CHOICES]
+    below = {
+        heading: set(re.findall(r"^  --(?:\[no\])?(\w+):", part, re.MULTILINE))
+        for heading, part in zip(headings, re.split(r"^\w.*:$", output, flags=re.MULTILINE)[1:], strict=True)
+    }
+    assert below["This program"] == {"workdir"}
+    assert {"num_labeled", "data_dir"} <= below["Data"]
+    assert {"teacher_model", "teacher_learning_rate"} <= below["What a teacher can have of its own"]
+    assert sorted(name for names in below.values() for name in names) == sorted((*defined, "workdir"))
     assert "Traceback" not in errors
+    assert helping.returncode == 0
 
 
 def test_flagfile_of_a_run_alone_reproduces_it(tmp_path: Path) -> None:
