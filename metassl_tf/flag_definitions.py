@@ -142,7 +142,7 @@ def run_binary(main: Callable[[], None]) -> None:
         except UserError as error:
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
-            sys.exit("\nStopped. Give the same command again to resume from the last checkpoint.")
+            sys.exit("\nStopped. Give the same command again to resume.")
 
     app.run(guarded, flags_parser=_parse_command_line)
 
