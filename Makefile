@@ -5,6 +5,8 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/complete
+# Tests of a file share what takes long to make, so they stay in one process.
+PYTEST := $(PYTHON) -m pytest --numprocesses=2 --dist=loadfile
 
 help: ## print these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -20,10 +22,10 @@ quickstart: venv ## train on handwritten digits with 40 labels, then evaluate, r
 	$(PYTHON) -m metassl_tf.train --flagfile=flags/digits/quickstart.flags --workdir=runs/quickstart
 
 test: venv ## run the tests but the slow ones; ARGS="-k name" picks some
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-all: venv ## run all tests, those that take minutes too
-	$(PYTHON) -m pytest -m "" $(ARGS)
+	$(PYTEST) -m "" $(ARGS)
 
 lint: venv ## ruff (rules and format) and mypy
 	$(PYTHON) -m ruff check .

@@ -29,22 +29,22 @@ def unused(config: Config) -> dict[str, str]:
     Returns:
       setting name -> the reason.
     """
-    needs = config.needs
+    needs, algorithm = config.needs, f"--algorithm={config.train.algorithm}"
     reasons: dict[str, str] = {}
     if not needs.unlabeled_views:
-        reasons |= dict.fromkeys(_UNLABELED, f"--algorithm={config.train.algorithm} uses no unlabeled examples")
+        reasons |= dict.fromkeys(_UNLABELED, f"{algorithm} uses no unlabeled examples")
     elif not config.algorithm.needs().unlabeled_views:
-        reasons |= dict.fromkeys(_RAMP, f"--algorithm={config.train.algorithm} has no unlabeled loss of its own")
+        reasons |= dict.fromkeys(_RAMP, f"{algorithm} has no unlabeled loss of its own")
     elif config.train.unlabeled_ramp == "constant":
         reasons["unlabeled_ramp_steps"] = "--unlabeled_ramp=constant does not grow"
     if needs.unlabeled_views and not config.data.pollute_unlabeled:
         reasons["pollution"] = "--pollute_unlabeled is 0"
     if GIVEN_LABEL not in needs.unlabeled_columns:
-        reasons |= dict.fromkeys(_GIVEN, f"--algorithm={config.train.algorithm} uses no given labels")
+        reasons |= dict.fromkeys(_GIVEN, f"{algorithm} uses no given labels (given_labels does)")
     if TEACHER_LABEL not in needs.unlabeled_columns:
-        reasons |= dict.fromkeys(_STORED, f"--algorithm={config.train.algorithm} uses no stored labels")
+        reasons |= dict.fromkeys(_STORED, f"{algorithm} uses no stored labels (noisy_student does)")
     if "strong" not in (*needs.labeled_views.values(), *needs.unlabeled_views.values()):
-        reasons |= dict.fromkeys(_STRONG, f"--algorithm={config.train.algorithm} uses no strong view")
+        reasons |= dict.fromkeys(_STRONG, f"{algorithm} uses no strong view")
     if config.run.distribution != "tpu":
         reasons["tpu"] = "--distribution is not tpu"
     for rule in config.meta:
