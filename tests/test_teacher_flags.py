@@ -12,7 +12,7 @@ from metassl_tf import flag_definitions
 from metassl_tf.choices import NETWORK_CHOICES
 from metassl_tf.config import NETWORK_SETTINGS, Config, Network, TrainSettings
 from metassl_tf.data.sources import load_dataset
-from metassl_tf.engine.setup import build_learner
+from metassl_tf.engine.networks import build_learner
 from metassl_tf.errors import UserError
 from metassl_tf.flag_definitions import parse
 from metassl_tf.flagfile import to_flagfile, unused

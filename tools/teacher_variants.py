@@ -82,6 +82,8 @@ GROUPS = {
             _SOFT: Variant(_taught("none", student_labels="soft")),
             **{form: Variant(_taught(form), reference=_SAMPLED) for form in ("hard", "hard_cosine", "hard_difference")},
             "soft_jvp": Variant(_taught("soft_jvp"), reference=_SOFT),
+            # A student's step is as small as its learning rate, and so is what labels change by it.
+            "soft_jvp, weight 30": Variant(_taught("soft_jvp", feedback_weight=30.0), reference=_SOFT),
         },
     ),
 }

@@ -1,4 +1,4 @@
-"""Rules with a teacher in a run: a second network, built from the settings, and said clearly when it cannot teach."""
+"""The networks of a run: that of its algorithm, and beside it the other one of a rule with a teacher."""
 
 import dataclasses
 
@@ -8,6 +8,7 @@ from metassl_tf.engine.networks import build_learner
 from metassl_tf.errors import UserError
 from metassl_tf.learner.learner import Learner, Optimization
 from metassl_tf.learner.schedules import Constant
+from metassl_tf.learner.step import Training
 from metassl_tf.meta.meta_pseudo_labels import MetaPseudoLabels, TeachingSettings
 from metassl_tf.meta.reduced_meta_pseudo_labels import ReducedMetaPseudoLabels
 from metassl_tf.meta.roles import calibrating_teacher, classifying_teacher
@@ -15,7 +16,41 @@ from metassl_tf.meta.teaching import Teaching
 from metassl_tf.models.calibrator import build_calibrator
 
 
-def network_of_student(config: Config) -> Network:
+def build_training(config: Config, dataset: Dataset) -> Training | Teaching:
+    """Builds the networks of a run and what trains them. Call it inside `strategy.scope()`.
+
+    The network that `--algorithm` trains comes first. It starts from the weights and sees the dropout masks that it has
+    without a rule as well, so that what such a run measures of it differs by what the rule does, and by nothing else.
+
+    Args:
+      config: of the run.
+      dataset: gives the shape of the inputs and the number of classes.
+
+    Returns:
+      The run's algorithm, or the rule with a teacher that `--meta` asks for.
+
+    Raises:
+      UserError: the settings do not fit the data or each other, or a teacher is to stay what it was, which was nothing.
+    """
+    seed = config.run.seed
+    reduced, settings = config.meta_rule(ReducedMetaPseudoLabels), config.meta_rule(MetaPseudoLabels)
+    if reduced:
+        student = build_learner(_network_of_student(config), dataset, seed=seed)
+        calibrator = _calibrator(config, reduced, dataset, seed=seed + 1)
+        return Teaching(reduced, calibrator, student, calibrating_teacher(config.algorithm), seed=seed)
+    if settings is None or config.teacher is None:
+        return Training(build_learner(config.student, dataset, seed=seed), config.algorithm)
+    if settings.freeze_teacher and not settings.init_teacher_from:
+        raise UserError(
+            "--freeze_teacher keeps the teacher's weights, and they are random. Expected --init_teacher_from: the "
+            "workdir of a run that has trained one."
+        )
+    teacher = build_learner(config.teacher, dataset, seed=seed)
+    student = build_learner(_network_of_student(config), dataset, seed=seed + 1)
+    return Teaching(settings, teacher, student, classifying_teacher(config.algorithm, settings), seed=seed)
+
+
+def _network_of_student(config: Config) -> Network:
     """The run's own network; one that waits for its teacher has a schedule of the steps that remain.
 
     Raises:
@@ -38,38 +73,7 @@ def network_of_student(config: Config) -> Network:
     return dataclasses.replace(network, train=dataclasses.replace(network.train, steps=steps))
 
 
-def build_teaching(config: Config, dataset: Dataset, student: Learner) -> Teaching | None:
-    """Builds the rule with a teacher that `--meta` asks for. Call it inside `strategy.scope()`.
-
-    Args:
-      config: of the run.
-      dataset: gives the shape of the inputs and the number of classes.
-      student: the run's own learner.
-
-    Returns:
-      The rule, or None where the run does not ask for it.
-
-    Raises:
-      UserError: the teacher is to stay what it was, which was nothing, or it cannot be built.
-    """
-    reduced, settings = config.meta_rule(ReducedMetaPseudoLabels), config.meta_rule(MetaPseudoLabels)
-    if reduced:
-        roles = calibrating_teacher(config.algorithm)
-        return Teaching(reduced, _calibrator(config, reduced, dataset), student, roles, seed=config.run.seed)
-    if settings is None or config.teacher is None:
-        return None
-    if settings.freeze_teacher and not settings.init_teacher_from:
-        raise UserError(
-            "--freeze_teacher keeps the teacher's weights, and they are random. Expected --init_teacher_from: the "
-            "workdir of a run that has trained one."
-        )
-    # Other weights and other dropout masks than the student's.
-    teacher = build_learner(config.teacher, dataset, seed=config.run.seed + 1)
-    roles = classifying_teacher(config.algorithm, settings)
-    return Teaching(settings, teacher, student, roles, seed=config.run.seed)
-
-
-def _calibrator(config: Config, settings: ReducedMetaPseudoLabels, dataset: Dataset) -> Learner:
+def _calibrator(config: Config, settings: ReducedMetaPseudoLabels, dataset: Dataset, *, seed: int) -> Learner:
     model = build_calibrator(dataset.num_classes, units=settings.calibrator_units, start=settings.calibrator_start)
     optimization = Optimization(
         rule=settings.rule,
@@ -78,4 +82,4 @@ def _calibrator(config: Config, settings: ReducedMetaPseudoLabels, dataset: Data
         total_steps=config.train.steps,
         l2_weight_decay=settings.calibrator_l2_weight_decay,
     )
-    return Learner(model, optimization, seed=config.run.seed + 1)
+    return Learner(model, optimization, seed=seed)

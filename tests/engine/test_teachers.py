@@ -69,6 +69,22 @@ def test_result_has_the_teacher_and_the_fine_tuned_student_beside_the_student(fi
     assert flag_definitions.parse([f"--flagfile={finished.config}"]).teacher.values()["teacher_hidden_units"] == (24,)
 
 
+def test_a_teacher_without_feedback_is_what_its_algorithm_alone_makes(
+    tiny_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    """To the last bit, dropout included: what is measured of feedback is then its own doing."""
+    plain, taught = Workdir(tmp_path / "plain"), Workdir(tmp_path / "taught")
+    short = {"algorithm": "uda", "steps": 3}
+    run.train(tiny_config(**short), plain)
+    run.train(tiny_config(**short, meta="meta_pseudo_labels", feedback="none"), taught)
+    alone, found = final_variables(plain), final_variables(taught)
+    learned = [name for name in alone if name.split("/")[0] in ("model", "slots", "ema")]
+    assert len(learned) > 10
+    for name in learned:
+        np.testing.assert_array_equal(found[f"teacher_{name}"], alone[name])
+    assert any((found[name] != alone[name]).any() for name in learned)  # the student has weights of its own
+
+
 def test_fine_tuning_starts_from_the_averaged_student(finished: Workdir, taught_config: Callable[..., Config]) -> None:
     opened = open_run(finished, taught_config())
     (student, _), (tuned, step) = (
