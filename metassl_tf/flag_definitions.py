@@ -112,6 +112,10 @@ def check_flagfile_first(arguments: Sequence[str]) -> None:
             )
 
 
+def _text(error: flags.Error) -> str:
+    return str(error).removeprefix("ERROR:: ")  # as absl says of flagfiles
+
+
 def _parse_command_line(arguments: list[str]) -> list[str]:
     if flag_help.asked_for(arguments[1:]):
         print(flag_help.text(sys.modules["__main__"].__doc__ or ""))
@@ -119,7 +123,7 @@ def _parse_command_line(arguments: list[str]) -> list[str]:
     try:
         return FLAGS(arguments)
     except flags.Error as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_text(error)}")
 
 
 def run_binary(main: Callable[[], None]) -> None:
@@ -194,7 +198,7 @@ def parse(arguments: Sequence[str]) -> config_lib.Config:
     try:
         rest = values(["", *arguments])
     except flags.Error as error:
-        raise UserError(f"{error}.") from error
+        raise UserError(f"{_text(error)}.") from error
     if rest[1:]:
         raise UserError(f"Unexpected argument {rest[1]!r}. Expected flags only, written as --name=value.")
     return read(values)

@@ -75,7 +75,7 @@ OWN_MODELS = {
     "probabilities": r"returns probabilities.*Received the output of a softmax: leave it out",
     "two_outputs": r"does not return one tensor. Expected .* logits \[batch, 10\]",
     "nothing": r"did not return a model. Expected a function .* Received None",
-    "image": r"the module own_models has no 'image'.* Did you mean 'images'\?",
+    "image": r"the module own_module has no 'image'.* Did you mean 'images'\?",
 }
 WEIGHTS = {
     "none": r"--init_from=.*/none holds no weights. Expected a workdir, a checkpoint",
@@ -85,7 +85,7 @@ WEIGHTS = {
 CASES = (
     FOLDERS
     | OTHER_SOURCES
-    | {f"{DIGITS} --model=own_models:{function}": expected for function, expected in OWN_MODELS.items()}
+    | {f"{DIGITS} --model=own_module:{function}": expected for function, expected in OWN_MODELS.items()}
     | {f"{DIGITS} --model=nowhere:model": r"the module nowhere cannot be imported.* PYTHONPATH"}
     | {f"{DIGITS} --init_from=DATA/{source}": expected for source, expected in WEIGHTS.items()}
 )
@@ -114,7 +114,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "hollow/labeled" / name).mkdir(parents=True)
     for name in ("file", "text.keras"):
         (root / name).write_text("only text")
-    (root / "own_models.py").write_text(MODELS)
+    (root / "own_module.py").write_text(MODELS)
     write_arrays(root)
     return root
 
