@@ -16,7 +16,7 @@ def _taught(feedback: str, **changes: Any) -> dict[str, Any]:
 
 def _teacher(title: str, own: Changes) -> dict[str, Variant]:
     """A teacher without a student, with one that it does not listen to, and with one that it does."""
-    views = {"strong_policy": "digits", **own}
+    views = {"strong_policy": "digits", "unlabeled_ratio": 3, **own}  # as many images as of a UDA teacher
     control = f"{title}, student without feedback"
     return {
         title: Variant(own, reference=title),
