@@ -32,7 +32,10 @@ BASES = {
     ),
     "polluted": Base("FixMatch, unknown classes", "flags/digits/weights_polluted.flags", _HALF, ("pollution",)),
     "supervised": Base(
-        "Supervised teacher", "flags/digits/supervised_40.flags", {}, ("teachers", "regularization", "amounts")
+        "Supervised teacher",
+        "flags/digits/supervised_40.flags",
+        {},
+        ("feedback", "teachers", "regularization", "amounts"),
     ),
     "uda": Base("UDA teacher", "flags/digits/uda_40.flags", _HALF, ("feedback",)),
 }

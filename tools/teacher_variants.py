@@ -10,18 +10,18 @@ FEEDBACK = MetaPseudoLabels().feedback
 
 
 def _taught(feedback: str, **changes: Any) -> dict[str, Any]:
-    """A student of the base's algorithm, fine-tuned at the end."""
-    return {"meta": ("meta_pseudo_labels",), "feedback": feedback, "fine_tune_steps": 200, **changes}
+    """A student of the base's algorithm, fine-tuned at the end; it sees the same images whatever its teacher is."""
+    images = {"strong_policy": "digits", "unlabeled_ratio": 3}
+    return {"meta": ("meta_pseudo_labels",), "feedback": feedback, "fine_tune_steps": 200, **images, **changes}
 
 
 def _teacher(title: str, own: Changes) -> dict[str, Variant]:
     """A teacher without a student, with one that it does not listen to, and with one that it does."""
-    views = {"strong_policy": "digits", "unlabeled_ratio": 3, **own}  # as many images as of a UDA teacher
     control = f"{title}, student without feedback"
     return {
         title: Variant(own, reference=title),
-        control: Variant(_taught("none", **views), reference=title),
-        f"{title}, Meta Pseudo Labels": Variant(_taught(FEEDBACK, **views), reference=control),
+        control: Variant(_taught("none", **own), reference=title),
+        f"{title}, Meta Pseudo Labels": Variant(_taught(FEEDBACK, **own), reference=control),
     }
 
 
