@@ -7,6 +7,8 @@ from tools.variants import Changes, Group, Variant
 
 FEEDBACK = MetaPseudoLabels().feedback
 """The form of feedback where its form is not what is asked about: the default."""
+# A student without feedback is compared with one that gets labels of the same kind.
+_LABELS = MetaPseudoLabels().label_form
 
 
 def _taught(feedback: str, **changes: Any) -> dict[str, Any]:
@@ -20,7 +22,7 @@ def _teacher(title: str, own: Changes) -> dict[str, Variant]:
     control = f"{title}, student without feedback"
     return {
         title: Variant(own, reference=title),
-        control: Variant(_taught("none", **own), reference=title),
+        control: Variant(_taught("none", student_labels=_LABELS, **own), reference=title),
         f"{title}, Meta Pseudo Labels": Variant(_taught(FEEDBACK, **own), reference=control),
     }
 
@@ -64,7 +66,9 @@ GROUPS = {
         {
             "supervised": Variant({}, reference="supervised"),
             "label smoothing": Variant({"label_smoothing": 0.1}, reference="supervised"),
-            "student without feedback": Variant(_taught("none", **_LABELED), reference="supervised"),
+            "student without feedback": Variant(
+                _taught("none", student_labels=_LABELS, **_LABELED), reference="supervised"
+            ),
             "Meta Pseudo Labels": Variant(_taught(FEEDBACK, **_LABELED), reference="supervised"),
         },
     ),
