@@ -16,7 +16,8 @@ from metassl_tf.data.pipeline import Pipeline
 from metassl_tf.data.splits import Split
 from metassl_tf.data.views import ImageViews, PointViews, Views, reader
 from metassl_tf.engine.load import load_examples
-from metassl_tf.engine.teachers import build_training
+from metassl_tf.engine.networks import build_learner
+from metassl_tf.engine.teachers import build_teaching
 from metassl_tf.engine.weights import build_weighting
 from metassl_tf.errors import UserError
 from metassl_tf.learner.learner import Learner
@@ -155,7 +156,9 @@ def build(config: Config, *, strategy: tf.distribute.Strategy | None = None) -> 
     _check_batches(config, split, dataset)
     _check_ramp(config.train)
     with strategy.scope():
-        training = build_training(config, dataset)
+        training = build_teaching(config, dataset) or Training(
+            build_learner(config.student, dataset, seed=config.run.seed), config.algorithm
+        )
     examples = parts._asdict()
     if config.meta_rule(PerExampleWeights) and not len(parts.meta_validation):
         # What weights are fitted to cannot say which step was best.

@@ -1,4 +1,4 @@
-"""The networks of a run: that of its algorithm, and beside it the other one of a rule with a teacher."""
+"""Rules with a teacher in a run: two networks, built from the settings, and said clearly when one cannot teach."""
 
 import dataclasses
 
@@ -8,7 +8,6 @@ from metassl_tf.engine.networks import build_learner
 from metassl_tf.errors import UserError
 from metassl_tf.learner.learner import Learner, Optimization
 from metassl_tf.learner.schedules import Constant
-from metassl_tf.learner.step import Training
 from metassl_tf.meta.meta_pseudo_labels import MetaPseudoLabels, TeachingSettings
 from metassl_tf.meta.reduced_meta_pseudo_labels import ReducedMetaPseudoLabels
 from metassl_tf.meta.roles import calibrating_teacher, classifying_teacher
@@ -16,8 +15,8 @@ from metassl_tf.meta.teaching import Teaching
 from metassl_tf.models.calibrator import build_calibrator
 
 
-def build_training(config: Config, dataset: Dataset) -> Training | Teaching:
-    """Builds the networks of a run and what trains them. Call it inside `strategy.scope()`.
+def build_teaching(config: Config, dataset: Dataset) -> Teaching | None:
+    """Builds the rule with a teacher that `--meta` asks for, and both networks. Call it inside `strategy.scope()`.
 
     The network that `--algorithm` trains comes first. It starts from the weights and sees the dropout masks that it has
     without a rule as well, so that what such a run measures of it differs by what the rule does, and by nothing else.
@@ -27,7 +26,7 @@ def build_training(config: Config, dataset: Dataset) -> Training | Teaching:
       dataset: gives the shape of the inputs and the number of classes.
 
     Returns:
-      The run's algorithm, or the rule with a teacher that `--meta` asks for.
+      The rule, or None where the run does not ask for one.
 
     Raises:
       UserError: the settings do not fit the data or each other, or a teacher is to stay what it was, which was nothing.
@@ -39,7 +38,7 @@ def build_training(config: Config, dataset: Dataset) -> Training | Teaching:
         calibrator = _calibrator(config, reduced, dataset, seed=seed + 1)
         return Teaching(reduced, calibrator, student, calibrating_teacher(config.algorithm), seed=seed)
     if settings is None or config.teacher is None:
-        return Training(build_learner(config.student, dataset, seed=seed), config.algorithm)
+        return None
     if settings.freeze_teacher and not settings.init_teacher_from:
         raise UserError(
             "--freeze_teacher keeps the teacher's weights, and they are random. Expected --init_teacher_from: the "
