@@ -161,11 +161,9 @@ def _write_keras(model: keras.Model, interface: Interface, path: Path) -> bool:
     partial = path.with_name(f".{path.stem}.partial.keras")  # Keras insists on the ending
     try:
         model.save(partial)
-        with zipfile.ZipFile(partial, "a") as archive:
-            archive.writestr(interface_lib.FILE_NAME, interface.to_json())
-        partial.replace(path)
-    # A layer of the user's has no get_config (NotImplementedError), or one that fails (AttributeError) or returns what
-    # JSON cannot hold (TypeError, ValueError). Only this file is missing then, and the warning names the reason.
+    # What Keras raises for a layer of the user's: it has no get_config (NotImplementedError), or one that fails
+    # (AttributeError) or returns what JSON cannot hold: objects (TypeError), bytes that are no text (ValueError). The
+    # model is served all the same, so a run that has trained it does not fail for want of this file.
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
         _logger.warning(
             "%s is not written: a layer of the model cannot be serialised (%s). Give it get_config and "
@@ -174,6 +172,10 @@ def _write_keras(model: keras.Model, interface: Interface, path: Path) -> bool:
             _reason(error),
         )
         return False
+    else:
+        with zipfile.ZipFile(partial, "a") as archive:
+            archive.writestr(interface_lib.FILE_NAME, interface.to_json())
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     return True

@@ -48,7 +48,7 @@ def decayed(model: keras.Model, coverage: str) -> list[bool]:
     """
     normalization = {
         id(variable)
-        # `Model.layers` ends at a layer that holds others as attributes, and Keras has no other public walk.
+        # Public walks overlook layers: `Model.layers` what a layer holds, `tf.train.TrackableView` what is in lists.
         for layer in model._flatten_layers()  # noqa: SLF001
         if isinstance(layer, _NORMALIZATION_LAYERS)
         for variable in layer.variables

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -209,6 +210,21 @@ class Scale(keras.layers.Layer):
         return inputs * self.factor
 
 
+class Failing(Scale):
+    def get_config(self) -> dict[str, Any]:
+        return {"factor": self.misspelt}
+
+
+class Lock(Scale):
+    def get_config(self) -> dict[str, Any]:
+        return {"factor": threading.Lock()}
+
+
+class Bytes(Scale):
+    def get_config(self) -> dict[str, Any]:
+        return {"factor": b"\xff"}
+
+
 @pytest.fixture
 def small() -> tuple[keras.Model, Interface]:
     """A network of colour images of 2x2 with two classes."""
@@ -224,10 +240,21 @@ def write(tmp_path: Path, small: tuple[keras.Model, Interface]) -> Callable[[], 
     return lambda: export.export_network(*small, saved_model=tmp_path / "export", keras_model=tmp_path / "model.keras")
 
 
+@pytest.mark.parametrize(
+    ("layer", "error"),
+    [(Scale, NotImplementedError), (Failing, AttributeError), (Lock, TypeError), (Bytes, ValueError)],
+)
 def test_layers_that_keras_cannot_write_cost_only_the_keras_file(
-    tmp_path: Path, small: tuple[keras.Model, Interface], caplog: pytest.LogCaptureFixture
+    layer: type[Scale],
+    error: type[Exception],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    small: tuple[keras.Model, Interface],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    network = keras.Sequential([keras.Input((2, 2, 3)), Scale(np.array(2.0)), keras.layers.Flatten()])
+    network = keras.Sequential([keras.Input((2, 2, 3)), layer(np.array(2.0)), keras.layers.Flatten()])
+    with pytest.raises(error):
+        network.save(tmp_path_factory.mktemp("keras") / "model.keras")
     network.add(keras.layers.Dense(2))
     exported = export.export_network(
         network, small[1], saved_model=tmp_path / "export", keras_model=tmp_path / "model.keras"

@@ -7,6 +7,17 @@ import tensorflow as tf
 from metassl_tf.learner import variables
 
 
+class Block(keras.layers.Layer):
+    """A layer that holds others in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = [keras.layers.Dense(4, name="held"), keras.layers.LayerNormalization(name="held_norm")]
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.parts[1](self.parts[0](inputs))
+
+
 @pytest.fixture
 def model() -> keras.Model:
     """One of each kind of layer; some are in a model within the model."""
@@ -17,7 +28,7 @@ def model() -> keras.Model:
     hidden = keras.layers.BatchNormalization(name="batch_norm")(hidden)
     hidden = keras.layers.Dropout(0.5, name="dropout")(hidden)
     inner = keras.Model(inner_input, keras.layers.LayerNormalization(name="layer_norm")(hidden), name="inner")
-    hidden = keras.layers.SeparableConv1D(4, 2, name="separable")(inner(embedded))
+    hidden = keras.layers.SeparableConv1D(4, 2, name="separable")(Block()(inner(embedded)))
     hidden = keras.layers.MultiHeadAttention(2, 2, dropout=0.5, name="attention")(hidden, hidden)
     hidden = keras.layers.GroupNormalization(2, name="group_norm")(hidden)
     hidden = keras.layers.RMSNormalization(name="rms_norm")(hidden)
@@ -35,15 +46,16 @@ def paths(model: keras.Model, coverage: str) -> set[str]:
 
 
 KERNELS = {
-    *("conv/kernel", "classifier/kernel", "separable/depthwise_kernel", "separable/pointwise_kernel"),
+    *("conv/kernel", "held/kernel", "classifier/kernel", "separable/depthwise_kernel", "separable/pointwise_kernel"),
     *("query/kernel", "key/kernel", "value/kernel", "attention_output/kernel"),
 }
 BIASES = {
-    *("conv/bias", "classifier/bias", "separable/bias"),
+    *("conv/bias", "held/bias", "classifier/bias", "separable/bias"),
     *("query/bias", "key/bias", "value/bias", "attention_output/bias"),
 }
 NORMALIZATION = {
     *("batch_norm/gamma", "batch_norm/beta", "layer_norm/gamma", "layer_norm/beta"),
+    *("held_norm/gamma", "held_norm/beta"),
     *("group_norm/gamma", "group_norm/beta", "rms_norm/scale"),
 }
 
