@@ -118,7 +118,7 @@ def _text(error: flags.Error) -> str:
 
 def _parse_command_line(arguments: list[str]) -> list[str]:
     if flag_help.asked_for(arguments[1:]):
-        print(flag_help.text(sys.modules["__main__"].__doc__ or ""))
+        print(flag_help.text(sys.modules["__main__"].__doc__ or "", FLAGS))
         sys.exit()
     try:
         return FLAGS(arguments)

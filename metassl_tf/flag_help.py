@@ -32,12 +32,12 @@ def _groups(names: set[str]) -> dict[str, set[str]]:
     return {"This program": own, **groups}
 
 
-def text(program: str, values: flags.FlagValues = flags.FLAGS) -> str:
+def text(program: str, values: flags.FlagValues) -> str:
     """Writes the help of a program.
 
     Args:
       program: its docstring.
-      values: the flags; shown are the key flags of the main module.
+      values: all flags; those are shown that the program defines or has declared its own.
     """
     left = {flag.name: flag for flag in values.get_key_flags_for_module(sys.argv[0])}
     parts = [program.strip()]

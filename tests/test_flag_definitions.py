@@ -221,18 +221,6 @@ def test_binary_turns_an_interruption_into_advice() -> None:
     assert re.search(r"Stopped\. Give the same command again to resume", str(message))
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("--stepz=3", "error: Unknown command line flag 'stepz'. Did you mean: steps"),
-        ("--steps=x", "error: flag --steps=x"),
-    ],
-)
-def test_binary_explains_flags_that_cannot_be_read(given: str, expected: str) -> None:
-    message = ending_of(lambda: flag_definitions.run_binary(lambda: None), ["program", given])
-    assert str(message).startswith(expected)
-
-
 def test_binary_leaves_errors_of_the_program_alone() -> None:
     def broken() -> None:
         raise RuntimeError("a defect, not a mistake of the user")

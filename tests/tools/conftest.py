@@ -1,7 +1,7 @@
 """Flagfiles in a folder of their own, and runs that do not train: for whatever runs flagfiles."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,14 @@ from tools import runs
 
 
 @pytest.fixture
-def training(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
+def fake() -> Callable[..., int]:
+    """What a test's runs are replaced by; a module whose runs are others has its own."""
+    return FakeTraining()
+
+
+@pytest.fixture
+def training(fake: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Stands in the place of real runs."""
-    fake = FakeTraining()
     monkeypatch.setattr(runs, "launch", fake)
     monkeypatch.setattr(runs, "current_commit", lambda: "abc1234")
     return fake

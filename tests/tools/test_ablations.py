@@ -76,11 +76,8 @@ class FakeTraining:
 
 
 @pytest.fixture
-def training(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
-    fake = FakeTraining()
-    monkeypatch.setattr(runs, "launch", fake)
-    monkeypatch.setattr(runs, "current_commit", lambda: "abc1234")
-    return fake
+def fake() -> FakeTraining:
+    return FakeTraining()
 
 
 def ablations(*given: str) -> str | int | None:

@@ -240,6 +240,6 @@ def test_peak_memory_is_that_of_the_work_alone() -> None:
 def test_the_network_in_pytorch_is_the_same() -> None:
     pytest.importorskip("torch", reason="PyTorch is optional")
     torch = importlib.import_module("torch")
-    model = pytorch.wide_resnet(torch)
+    model, logits = pytorch.wide_resnet(torch)
     assert sum(parameter.numel() for parameter in model.parameters()) == 1_469_642
-    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert logits(torch.zeros(2, 3, 32, 32)).shape == (2, 10)

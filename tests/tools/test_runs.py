@@ -1,6 +1,5 @@
 """A run in a process of its own, and which commit it is of."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +18,6 @@ def test_launch_appends_the_output_and_returns_the_status(tmp_path: Path) -> Non
     assert sorted(lines) == ["to stderr", "to stderr", "to stdout 0", "to stdout 3"]
 
 
-@pytest.mark.skipif(
-    shutil.which("git") is None, reason="compares with what git says of a repository; git is not installed"
-)
 def test_commit_says_whether_the_package_differs_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert runs.current_commit() == "unknown"

@@ -52,55 +52,60 @@ def _seconds(step: Callable[[], None]) -> float:
 
 def _torch_step(torch: Any, channels_last: bool) -> Callable[[], None]:
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    model = wide_resnet(torch).to(memory_format=memory_format)
+    model, logits = wide_resnet(torch)
+    model.to(memory_format=memory_format)
     inputs = torch.randn(_BATCH_SIZE, 3, 32, 32).contiguous(memory_format=memory_format)
     labels = torch.arange(_BATCH_SIZE) % 10
     optimizer = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9, nesterov=True)
 
     def step() -> None:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(inputs), labels).backward()
+        torch.nn.functional.cross_entropy(logits(inputs), labels).backward()
         optimizer.step()
 
     return step
 
 
-def wide_resnet(torch: Any) -> Any:
+def wide_resnet(torch: Any) -> tuple[Any, Callable[[Any], Any]]:
     """WRN-28-2 as in FixMatch, for 10 classes; see `metassl_tf.models.wide_resnet`.
 
     Args:
       torch: the module.
 
     Returns:
-      A torch.nn.Module from float32 [batch, 3, 32, 32] to logits [batch, 10]. Where a convolution has stride 2 it pads
-      both sides, and TensorFlow one of them: the arithmetic is as much, the values are not the same.
+      What is trained, a torch.nn.Module, and the function that computes with it, from float32 [batch, 3, 32, 32] to
+      logits [batch, 10]. Where a convolution has stride 2 it pads both sides, and TensorFlow one of them: the work is
+      as much, the values are not the same.
     """
     nn = torch.nn
 
     def activated(channels: int) -> Any:
         return nn.Sequential(nn.BatchNorm2d(channels, eps=1e-3, momentum=1e-3), nn.LeakyReLU(0.1))
 
-    # torch is no dependency: it comes as an argument, and a class cannot be typed that derives from a part of one.
-    class Block(nn.Module):  # type: ignore[name-defined]
-        def __init__(self, inputs: int, filters: int, stride: int, is_first: bool) -> None:
-            super().__init__()
-            self.is_first = is_first
-            self.activated = activated(inputs)
-            self.residual = nn.Sequential(
+    def block(inputs: int, filters: int, stride: int) -> Any:
+        changing = inputs != filters or stride != 1
+        parts = {
+            "activated": activated(inputs),
+            "residual": nn.Sequential(
                 nn.Conv2d(inputs, filters, 3, stride, 1), activated(filters), nn.Conv2d(filters, filters, 3, 1, 1)
-            )
-            changing = inputs != filters or stride != 1
-            self.shortcut = nn.Conv2d(inputs, filters, 1, stride) if changing else nn.Identity()
+            ),
+            "shortcut": nn.Conv2d(inputs, filters, 1, stride) if changing else nn.Identity(),
+        }
+        return nn.ModuleDict(parts)
 
-        def forward(self, features: Any) -> Any:
-            activated = self.activated(features)
-            return self.shortcut(activated if self.is_first else features) + self.residual(activated)
-
-    layers, channels = [nn.Conv2d(3, 16, 3, 1, 1)], 16
+    stem, blocks, channels = nn.Conv2d(3, 16, 3, 1, 1), nn.ModuleList(), 16
     for stage, filters in enumerate((32, 64, 128)):
-        for block in range(4):
-            stride = 2 if stage > 0 and block == 0 else 1
-            layers.append(Block(channels, filters, stride, stage == block == 0))
+        for number in range(4):
+            blocks.append(block(channels, filters, 2 if stage > 0 and number == 0 else 1))
             channels = filters
-    pool = [activated(channels), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(*layers, *pool, nn.Linear(channels, 10))
+    head = nn.Sequential(activated(channels), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+
+    def logits(images: Any) -> Any:
+        features = stem(images)
+        for number, parts in enumerate(blocks):
+            activated_features = parts["activated"](features)
+            shortcut = parts["shortcut"](features if number else activated_features)
+            features = shortcut + parts["residual"](activated_features)
+        return head(features)
+
+    return nn.ModuleList([stem, blocks, head]), logits
