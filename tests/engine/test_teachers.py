@@ -23,6 +23,7 @@ from tests.run_results import assert_same_run, final_variables
 TAUGHT = {
     "algorithm": "uda",
     "meta": "meta_pseudo_labels",
+    "feedback": "hard_cosine",  # the form with most state: its moving average
     "model": "mlp",
     "hidden_units": "16",
     "filters": None,
@@ -164,6 +165,7 @@ def test_frozen_teacher_comes_from_another_run(
 ) -> None:
     config = taught_config(
         freeze_teacher="true",
+        feedback=None,
         init_teacher_from=str(finished.root),
         teacher_hidden_units="16",
         student_wait_steps=None,
@@ -186,7 +188,7 @@ def test_frozen_teacher_comes_from_another_run(
     ("changes", "message"),
     [
         (
-            {"freeze_teacher": "true", "teacher_learning_rate": None},
+            {"freeze_teacher": "true", "feedback": None, "teacher_learning_rate": None},
             r"--freeze_teacher keeps .* random.* Expected --init_teacher_from",
         ),
         ({"student_wait_steps": 12}, r"--student_wait_steps=12 does not end before --steps=12"),

@@ -103,7 +103,7 @@ def test_any_algorithm_teaches(algorithm: str) -> None:
     sums = made.step(batch, tf.constant(0, tf.int64))
     assert all(np.isfinite(value).all() for value in sums.values())
     assert made.rule.roles.view in batch.unlabeled.views
-    assert {"student/loss", "feedback/usefulness", "student/agreement"} <= set(sums)
+    assert {"student/loss", "feedback/cosine", "student/agreement"} <= set(sums)
 
 
 def test_teacher_labels_the_images_that_the_student_sees_in_the_pass_of_its_own_losses(
