@@ -109,7 +109,7 @@ def measure(base: str, group: str, case: Case, seed: int, *, runs_dir: Path) -> 
     Raises:
       runs.RunFailedError: the process failed, or measured no test accuracy.
     """
-    folder = runs_dir / base / case.digest[:8]
+    folder = runs_dir / case.digest[:8]
     folder.mkdir(parents=True, exist_ok=True)
     flagfile = Flagfile(folder / "variant.flags")
     # The first name that it ran under, for whoever looks into the folder.
@@ -138,28 +138,25 @@ def measure(base: str, group: str, case: Case, seed: int, *, runs_dir: Path) -> 
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """The measurements of all bases and groups.
+    """What was measured, under the settings that it was measured with: variants that are the same share their runs.
 
     Attributes:
-      path: JSON file: base -> group -> case -> `changes`, `flags_sha256` and `runs`.
+      path: JSON file: sha256 of a case's flags -> `flags`, line by line, and `runs`.
     """
 
     path: Path
 
-    def outcomes(self, base: str, group: str, case: Case) -> list[Outcome]:
-        """What was measured with the case's present flags, by seed."""
-        entry = self._read().get(base, {}).get(group, {}).get(case.name, {})
-        if entry.get("flags_sha256") != case.digest:
-            return []
+    def outcomes(self, case: Case) -> list[Outcome]:
+        """What was measured with the case's flags, by seed."""
+        entry = self._read().get(case.digest, {"runs": []})
         return sorted((Outcome(**run) for run in entry["runs"]), key=lambda run: run.seed)
 
-    def record(self, base: str, group: str, case: Case, outcome: Outcome) -> None:
-        """Writes an outcome, in place of an earlier one of its seed or of other flags."""
-        others = [run for run in self.outcomes(base, group, case) if run.seed != outcome.seed]
+    def record(self, case: Case, outcome: Outcome) -> None:
+        """Writes an outcome, in place of an earlier one of its seed."""
+        others = [run for run in self.outcomes(case) if run.seed != outcome.seed]
         data = self._read()
-        data.setdefault(base, {}).setdefault(group, {})[case.name] = {
-            "changes": dict(case.changes),
-            "flags_sha256": case.digest,
+        data[case.digest] = {
+            "flags": case.flags.splitlines(),
             "runs": [dataclasses.asdict(run) for run in sorted([*others, outcome], key=lambda run: run.seed)],
         }
         text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
@@ -181,11 +178,9 @@ def table(title: str, results: Results) -> str:
       results: the cases of a group with their runs.
 
     Returns:
-      The table, without the columns of what none of them has; empty where nothing was measured.
+      The table, without the columns of what none of them has.
     """
     cells = [_cells(case, outcomes, results) for case, outcomes in results if outcomes]
-    if not cells:
-        return ""
     kept = [name for name in cells[0] if any(row[name] for row in cells)]
     rows = [[row[name] for name in kept] for row in cells]
     head = [

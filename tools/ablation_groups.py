@@ -35,7 +35,7 @@ BASES = {
         "Supervised teacher",
         "flags/digits/supervised_40.flags",
         {},
-        ("feedback", "teachers", "regularization", "amounts"),
+        ("feedback", "teachers", "more_teachers", "regularization", "amounts"),
     ),
     "uda": Base("UDA teacher", "flags/digits/uda_40.flags", _HALF, ("feedback",)),
 }

@@ -5,7 +5,8 @@
 
 Every run is a process of its own, one after the other, in a folder below `--runs_dir`; variants that are the same
 share their runs. The same command again goes on where it was stopped. Results go to `ablations.json` beside the
-flagfiles; one run that fails is reported at the end and keeps none of the others from running.
+flagfiles, and `--missing` runs only what is not there yet; one run that fails is reported at the end and keeps none of
+the others from running.
 """
 
 import signal
@@ -34,6 +35,7 @@ _SEEDS = flags.DEFINE_list(
 _RUNS_DIR = flags.DEFINE_string("runs_dir", "runs/ablations", "Folder of the runs.")
 TABLES = "tables.md"
 _OUTPUT = flags.DEFINE_string("output", None, f"Folder for plots, PNG, and {TABLES}; it is made where there is none.")
+_MISSING = flags.DEFINE_bool("missing", False, "Run only what was not measured before, in whatever folder.")
 _PRINT_ONLY = flags.DEFINE_bool("print_only", False, "Run nothing: show what was measured before.")
 
 
@@ -53,6 +55,11 @@ class Question(NamedTuple):
     store: Store
 
     @property
+    def is_answered(self) -> bool:
+        """Whether at least two of its cases were measured, perhaps for another question."""
+        return len({case.digest for case, outcomes in self.results() if outcomes}) > 1
+
+    @property
     def title(self) -> str:
         """What is asked of what."""
         group = GROUPS[self.group]
@@ -61,7 +68,7 @@ class Question(NamedTuple):
 
     def results(self) -> Results:
         """The cases with what was measured of them."""
-        return [(case, self.store.outcomes(self.base, self.group, case)) for case in self.cases]
+        return [(case, self.store.outcomes(case)) for case in self.cases]
 
 
 def questions(bases: Sequence[str], groups: Sequence[str]) -> list[Question]:
@@ -79,10 +86,28 @@ def questions(bases: Sequence[str], groups: Sequence[str]) -> list[Question]:
     ]
 
 
-def run_all(asked: Sequence[Question], seeds: Sequence[int], runs_dir: Path) -> list[str]:
-    """Runs everything, the first seed of all before the second; returns what went wrong."""
+class Job(NamedTuple):
+    """A run to be made: a case of a question with a seed."""
+
+    seed: int
+    question: Question
+    case: Case
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether its outcome is stored."""
+        return any(outcome.seed == self.seed for outcome in self.question.store.outcomes(self.case))
+
+
+def jobs_of(asked: Sequence[Question], seeds: Sequence[int], *, missing: bool) -> list[Job]:
+    """Every case of every question, the first seed of all before the second; of `missing`, what is not stored."""
+    jobs = [Job(seed, question, case) for seed in seeds for question in asked for case in question.cases]
+    return [job for job in jobs if not (missing and job.is_measured)]
+
+
+def run_all(jobs: Sequence[Job], runs_dir: Path) -> list[str]:
+    """Runs everything; returns what went wrong."""
     failures = []
-    jobs = [(seed, question, case) for seed in seeds for question in asked for case in question.cases]
     with tqdm(jobs, unit="run", disable=None) as progress:
         for seed, question, case in progress:
             progress.set_description(f"{question.base}, {question.group}: {case.name}, seed {seed}")
@@ -91,15 +116,13 @@ def run_all(asked: Sequence[Question], seeds: Sequence[int], runs_dir: Path) -> 
             except runs.RunFailedError as failure:
                 failures.append(str(failure))
             else:
-                question.store.record(question.base, question.group, case, outcome)
+                question.store.record(case, outcome)
     return failures
 
 
 def draw(question: Question, folder: Path) -> None:
-    """Draws a question's plots into a folder, where anything was measured."""
+    """Draws a question's plots into a folder, which is made where there is none."""
     results = question.results()
-    if not any(outcomes for _, outcomes in results):
-        return
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{question.base}_{question.group}"
     draw_variants(question.title, results, folder / f"{stem}.png")
@@ -111,7 +134,7 @@ def main() -> None:
     """Runs the command line."""
     flag_definitions.given(set(), why="an ablation")
     if _PRINT_ONLY.value:
-        for name in ("seeds", "runs_dir"):
+        for name in ("seeds", "runs_dir", "missing"):
             if flags.FLAGS[name].present:
                 raise UserError(f"--{name} has no effect with --print_only, which runs nothing. Leave one of them out.")
     seeds = parse_seeds(_SEEDS.value)
@@ -119,17 +142,18 @@ def main() -> None:
         choose(_BASE.value, list(BASES), flag="base", what="an experiment to vary"),
         choose(_ONLY.value, list(GROUPS), flag="only", what="a group of variants"),
     )
-    failures = [] if _PRINT_ONLY.value else run_all(asked, seeds, Path(_RUNS_DIR.value))
-    tables = "\n".join(filter(None, (table(question.title, question.results()) for question in asked)))
+    jobs = [] if _PRINT_ONLY.value else jobs_of(asked, seeds, missing=_MISSING.value)
+    failures = run_all(jobs, Path(_RUNS_DIR.value))
+    answered = [question for question in asked if question.is_answered]
+    tables = "\n".join(table(question.title, question.results()) for question in answered)
     print(tables, end="")
-    if _OUTPUT.value and tables:
+    if _OUTPUT.value and answered:
         folder = Path(_OUTPUT.value)
-        for question in asked:
+        for question in answered:
             draw(question, folder)
         write_atomically(folder / TABLES, lambda file: file.write(tables.encode()))
     if failures:
-        count = len(seeds) * sum(len(question.cases) for question in asked)
-        sys.exit("\n".join([f"{len(failures)} of {count} runs failed:", *failures]))
+        sys.exit("\n".join([f"{len(failures)} of {len(jobs)} runs failed:", *failures]))
 
 
 if __name__ == "__main__":

@@ -89,10 +89,11 @@ def test_same_variants_share_their_runs(training: FakeTraining) -> None:
     both = [case.digest for group in ("optimizer", "updates") for case in cases(BASES["flipped"], GROUPS[group])]
     assert len(training.configs) == 2 * len(set(both)) < 2 * len(both)
     assert [config.run.seed for config in training.configs] == [0] * len(set(both)) + [1] * len(set(both))
-    stored = json.loads(STORED.read_text())["flipped"]
-    assert list(stored) == ["optimizer", "updates"]
-    assert stored["optimizer"]["adam"]["changes"] == {"weight_optimizer": "adam"}
-    assert stored["optimizer"]["adam"]["runs"][1] | {"date": ""} == {
+    stored = json.loads(STORED.read_text())
+    assert set(stored) == set(both)
+    adam = next(case for case in cases(BASES["flipped"], GROUPS["optimizer"]) if case.name == "adam")
+    assert "--weight_optimizer=adam" in stored[adam.digest]["flags"]
+    assert stored[adam.digest]["runs"][1] | {"date": ""} == {
         "seed": 1,
         "test_accuracy": 0.905,
         "weight_auroc": 0.75,
@@ -110,13 +111,27 @@ def test_same_variants_share_their_runs(training: FakeTraining) -> None:
     assert {config.run.seed for config in training.configs} == {2}
 
 
+def test_only_what_is_missing_is_run(training: FakeTraining, capsys: pytest.CaptureFixture[str]) -> None:
+    ablations("--base=flipped", "--only=optimizer", "--seeds=0,1")
+    made = len(training.configs)
+    again = ("--base=flipped", "--only=optimizer", "--seeds=0..2", "--runs_dir=runs/elsewhere")
+    training.configs.clear()
+    ablations(*again, "--missing")
+    assert [config.run.seed for config in training.configs] == [2] * (made // 2)
+    shown = capsys.readouterr().out
+    assert "| masked_adam | 90.50 ± 1.00 |  |  | 0.750 ± 0.000 | 10 ± 0 | 1000 ± 0 | 3 |" in shown
+    training.configs.clear()
+    ablations(*again)
+    assert len(training.configs) == made
+
+
 def test_numbers_of_other_flags_are_void(training: FakeTraining) -> None:
     ablations("--base=flipped", "--only=optimizer", "--seeds=0")
     path = Path(BASES["flipped"].path)
     path.write_text(path.read_text().replace("--damping=0.1", "--damping=0.2"))
     store = Store(STORED)
     found = cases(BASES["flipped"], GROUPS["optimizer"])
-    assert [store.outcomes("flipped", "optimizer", case) for case in found] == [[]] * len(found)
+    assert [store.outcomes(case) for case in found] == [[]] * len(found)
     before = len(training.configs)
     ablations("--base=flipped", "--only=optimizer", "--seeds=0")
     assert len(training.configs) == 2 * before
@@ -128,7 +143,7 @@ def test_failed_runs_are_reported_and_stop_no_other(training: FakeTraining, caps
     assert message.startswith(
         "1 of 5 runs failed:\nfixmatch, validation_size: 32 examples, seed 0: ended with status 1."
     )
-    assert "error: too few. (see runs/ablations/fixmatch/" in message
+    assert "error: too few. (see runs/ablations/" in message
     shown = capsys.readouterr().out
     assert "| 200 examples | 89.50 |" in shown
     assert "| 32 examples |" not in shown
@@ -175,7 +190,6 @@ def test_table_has_paired_differences() -> None:
         "| first | 60.00 ± 43.59 |  |  |  | 0.625 ± 0.177 | 10 ± 10 | 900 ± 0 | 3 |",
         "| second | 87.00 ± 8.49 | 2.00 ± 1.41 (first) | 2 of 2 | 55.00 ± 7.07 |  | 5 ± 7 | 900 ± 0 | 2 |",
     ]
-    assert table("Title", [(first, [])]) == ""
 
 
 def test_plots_and_tables_of_what_was_measured(training: FakeTraining, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,6 +207,14 @@ def test_plots_and_tables_of_what_was_measured(training: FakeTraining, capsys: p
     expected = ["optimizer", "optimizer_over_steps", "single_weight"]
     assert [plot.name for plot in plots] == [f"flipped_{name}.png" for name in expected]
     assert all(plot.read_bytes().startswith(b"\x89PNG") for plot in plots)
+
+
+def test_everything_stored_is_of_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured with settings that are nobody's any more shows in no table."""
+    monkeypatch.chdir(ROOT)
+    known = {case.digest: case for base in BASES.values() for name in base.groups for case in cases(base, GROUPS[name])}
+    for digest, entry in json.loads(STORED.read_text()).items():
+        assert known[digest].flags.splitlines() == entry["flags"]
 
 
 def test_stored_tables_are_those_of_the_data(
@@ -222,7 +244,7 @@ def test_real_runs_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "launch", launch)
     assert ablations("--base=flipped", "--only=inverse", "--seeds=1") is None
     for case in cases(base, group):
-        (found,) = Store(STORED).outcomes("flipped", "inverse", case)
+        (found,) = Store(STORED).outcomes(case)
         assert found.accuracies == {"2": found.test_accuracy}
         assert found.seed == 1
         assert found.weight_auroc is not None
@@ -237,6 +259,7 @@ def test_real_runs_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--seeds=x"], "--seeds=x is not a list of integers"),
         (["--steps=3"], "--steps has no effect on an ablation"),
         (["--print_only", "--seeds=1"], "--seeds has no effect with --print_only"),
+        (["--print_only", "--missing"], "--missing has no effect with --print_only"),
     ],
 )
 def test_refuses(given: list[str], expected: str) -> None:
@@ -251,4 +274,4 @@ def test_help_names_the_groups() -> None:
     text = " ".join(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.split())
     assert "Varies what learns the weights" in text
     assert ", ".join(ablation_groups.GROUPS) in text
-    assert all(flag in text for flag in ("--seeds", "--runs_dir", "--output", "--[no]print_only"))
+    assert all(flag in text for flag in ("--seeds", "--runs_dir", "--output", "--[no]missing", "--[no]print_only"))
