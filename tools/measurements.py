@@ -32,7 +32,8 @@ NOT_YET = "not yet"
 _PAGE = """# Results
 
 Measured by the commands in the flagfiles and written here by `tools/paper_table.py`; a number that was not measured is
-not here.
+not here. What was varied, settings of learned weights and forms of feedback to teachers, is in [tables of its
+own](flags/digits/ablations/tables.md).
 
 """
 
@@ -257,9 +258,9 @@ def table(flagfiles: Iterable[Flagfile]) -> str:
     return "\n".join([*head, *rows]) + "\n"
 
 
-def page(flagfiles: Iterable[Flagfile]) -> str:
-    """Writes the page of results, Markdown: a title, where the numbers come from, and the table."""
-    return _PAGE + table(flagfiles)
+def page(flagfiles: Iterable[Flagfile], sections: Iterable[str] = ()) -> str:
+    """Writes the page of results, Markdown: a title, where the numbers come from, the table, and sections behind it."""
+    return "\n".join([_PAGE + table(flagfiles), *sections])
 
 
 def _row(flagfile: Flagfile) -> str:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from metassl_tf import flag_definitions
 from metassl_tf.engine.workdir import write_atomically
 from metassl_tf.errors import UserError
-from tools import runs
+from tools import region_comparison, runs
 from tools.comparisons import parse_seeds
 from tools.measurements import Flagfile, find_flagfiles, page, table
 from tools.outputs import output_file
@@ -87,7 +87,7 @@ def main() -> None:
         for flagfile in flagfiles:
             flagfile.write_header()
     if written:
-        text = page(_all_measured()).encode()
+        text = page(_all_measured(), region_comparison.sections()).encode()
         write_atomically(written, lambda file: file.write(text))
     print(table(flagfiles), end="")
     if failures:

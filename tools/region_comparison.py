@@ -1,6 +1,7 @@
 """How often Meta Pseudo Labels, supervised learning, pseudo labels and a Laplacian SVM separate two moons."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ METHODS = {
 """Stem of a flagfile -> what it is: as in the thesis, then with settings that separate the moons, and controls."""
 LAPLACIAN_SVM = "laplacian_svm"
 NAMES = {**METHODS, LAPLACIAN_SVM: "Laplacian SVM"}
+PICTURE = "two_moons_regions.png"
 SUCCESS = 0.99
 """A run has separated the moons if more than this share of the test points is right. The thesis does not say when it
 counts one. With noise of 0.1 the moons hardly touch: a boundary between them errs in a few of the 1,000 test points at
@@ -58,6 +60,19 @@ def accuracy_of(margin: Margin, test: Examples) -> float:
     return float(np.mean((margin(test.inputs) > 0) == test.labels))
 
 
+def _stored() -> Path:
+    return flagfile(OURS).path.with_name("regions.json")
+
+
+def sections() -> list[str]:
+    """What a page of results says of the comparison that is stored, Markdown; nothing before there is one."""
+    path = _stored()
+    if not path.exists():
+        return []
+    picture = f"![What each method decides]({path.with_name(PICTURE).as_posix()})"
+    return [f"## Two moons with six labels\n\n{table(json.loads(path.read_text()))}\n{picture}\n"]
+
+
 def compare(seeds: Sequence[int], runs_dir: Path) -> dict[str, Any]:
     """Trains every method with every seed, where that has not been done, and stores what it says.
 
@@ -82,7 +97,7 @@ def compare(seeds: Sequence[int], runs_dir: Path) -> dict[str, Any]:
     for method, run in measurements:
         flagfile(method).record(run)
     found = summarize(accuracy)
-    toy_comparison.write_json(flagfile(OURS).path.with_name("regions.json"), found)
+    toy_comparison.write_json(_stored(), found)
     return found
 
 

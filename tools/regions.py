@@ -19,12 +19,10 @@ from metassl_tf import flag_definitions
 from metassl_tf.errors import UserError
 from tools import region_comparison, region_figure, toy_figure, toys
 from tools.comparisons import parse_seeds
-from tools.region_comparison import LAPLACIAN_SVM, METHODS, NAMES, flagfile
+from tools.region_comparison import LAPLACIAN_SVM, METHODS, NAMES, PICTURE, flagfile
 from tools.region_figure import Panel, Points
 
-NAME = "two_moons_regions.png"
-
-_OUTPUT = flags.DEFINE_string("output", None, f"Folder to draw {NAME} in; it is made where there is none.")
+_OUTPUT = flags.DEFINE_string("output", None, f"Folder to draw {PICTURE} in; it is made where there is none.")
 _SEEDS = flags.DEFINE_list("seeds", [], "Seeds or ranges, such as 0..19, to compare the methods with.")
 _RUNS_DIR = flags.DEFINE_string("runs_dir", "runs/regions", "Folder of what was measured, a file for each run.")
 _WRITE_HEADERS = flags.DEFINE_bool("write_headers", False, "Bring `# Measured:` in the flagfiles up to date.")
@@ -54,7 +52,7 @@ def draw(seed: int, folder: Path) -> Path:
     reference = region_comparison.fit_laplacian_svm(examples)
     accuracy = region_comparison.accuracy_of(reference, test)
     panels.append(Panel(NAMES[LAPLACIAN_SVM], grid.shaped(reference(grid.points)), accuracy))
-    path = folder / NAME
+    path = folder / PICTURE
     region_figure.draw(panels, Points(unlabeled.inputs, labeled.inputs, labeled.labels), grid, path)
     return path
 

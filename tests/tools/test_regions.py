@@ -115,6 +115,7 @@ def test_regions_have_the_colors_of_their_classes(side: float, tmp_path: Path) -
 
 
 def test_comparison_stores_how_often_the_moons_are_separated(measured: list[tuple[str, int]]) -> None:
+    assert region_comparison.sections() == []
     assert regions("--seeds=1..3", "--write_headers") is None
     assert sorted(measured) == sorted((method, seed) for method in METHODS for seed in range(1, 4))
     found = flagfile(OURS).measurements()
@@ -128,6 +129,8 @@ def test_comparison_stores_how_often_the_moons_are_separated(measured: list[tupl
         method: int(method == OURS) for method in METHODS
     }
     assert stored["test_accuracy"][OURS] == {"mean": 0.99, "std": 0.005, "n": 3}
+    (section,) = region_comparison.sections()
+    assert "| Meta Pseudo Labels | 33 % | 1 of 3 | 99.00 ± 0.50 |" in section
     reference = []
     for seed in range(1, 4):
         experiment = toys.build(flagfile(OURS), seed)
