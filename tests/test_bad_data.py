@@ -61,6 +61,8 @@ OTHER_SOURCES = {
     f"{NPZ} --data_dir=DATA/points.npz --labeled_in_unlabeled=false": r"unlabeled examples and there are none",
     f"{DIGITS} --dataset=cifar10 --data_dir=DATA": r"'cifar10' is not prepared in .*--data_dir.*--download",
     f"{DIGITS} --data_dir=DATA/pets": r"--data_dir=.*/pets has no effect on --dataset=digits.* left out.*image_f",
+    f"{DIGITS} --download": r"--download has no effect on --dataset=digits.* left out, or .*tfds:NAME",
+    f"{DIGITS} --strict_data": r"--strict_data has no effect on --dataset=digits.* left out, or .*=image_folder",
     f"{FOLDER} --dataset=image_folder:DATA/pets --data_dir=DATA": r"--data_dir=.* no effect on --dataset=image_f",
     f"{DIGITS} --data_dir=DATA --unlabeled_dataset=cifar10": r"'cifar10' is not prepared in .*--data_dir",
     f"{DIGITS} --unlabeled_dataset=two_moons": r"--unlabeled_dataset holds points .* Expected the same shape",

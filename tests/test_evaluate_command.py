@@ -205,6 +205,7 @@ MISTAKES = {
     ),
     "a setting of training": ([DIGITS, "--steps=7"], "--steps has no effect on a run's own set"),
     "a split of its own": ([DIGITS, "--split_seed=7"], "--split_seed has no effect on a run's own set"),
+    "strict without files": ([DIGITS, "--strict_data"], "--strict_data has no effect on --dataset=digits"),
     "other classes": ([PICTURES, "--dataset=digits"], "has the class '0', which the model does not know"),
     "points for images": ([DIGITS, "--dataset=two_moons"], r"The model takes images of shape \[8, 8, 1\]"),
     "no test set": ([POINTS, "--dataset=two_moons", "--num_test=0"], "no labeled test examples"),

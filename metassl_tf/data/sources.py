@@ -64,16 +64,20 @@ def parse_dataset(value: str, flag: str = "--dataset") -> tuple[str, str]:
     return name, rest
 
 
-def check_data_dir(data_dir: str, dataset: str, unlabeled_dataset: str = "") -> None:
-    """Refuses a folder or file that nothing reads: without `--dataset`, a run would learn other examples than those.
+def check_reading(
+    dataset: str, unlabeled_dataset: str = "", *, data_dir: str = "", download: bool = False, strict_data: bool = False
+) -> None:
+    """Refuses what no source heeds: a folder that none of them reads would be one that a run does not learn from.
 
     Args:
-      data_dir: the value of `--data_dir`.
       dataset: the value of `--dataset`.
       unlabeled_dataset: the value of `--unlabeled_dataset`.
+      data_dir: the value of `--data_dir`.
+      download: the value of `--download`.
+      strict_data: the value of `--strict_data`.
 
     Raises:
-      UserError: `data_dir` names something, and no source takes it from there; or a source is not known.
+      UserError: a source is not known, or one of the others is given and has no effect.
     """
     family, argument = parse_dataset(dataset)
     families = {family}
@@ -83,6 +87,16 @@ def check_data_dir(data_dir: str, dataset: str, unlabeled_dataset: str = "") -> 
         raise UserError(
             f"--data_dir={data_dir} has no effect on --dataset={dataset}, which does not look there. Expected it to be "
             "left out, or a --dataset that is read from there: image_folder (images), npz (a file) or tfds:NAME."
+        )
+    if download and "tfds" not in families:
+        raise UserError(
+            f"--download has no effect on --dataset={dataset}, which needs no network. Expected it to be left out, or "
+            "a --dataset of TensorFlow Datasets: tfds:NAME."
+        )
+    if strict_data and "image_folder" not in families:
+        raise UserError(
+            f"--strict_data has no effect on --dataset={dataset}, which is not made of files of images. Expected it to "
+            "be left out, or --dataset=image_folder."
         )
 
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from metassl_tf.algorithms.batch import GIVEN_LABEL, TEACHER_LABEL
-from metassl_tf.config import Config
+from metassl_tf.config import Config, DataSettings
 from metassl_tf.data.examples import Dataset, Examples, empty_like
 from metassl_tf.data.pollution import pollute, separate_unknown_classes
 from metassl_tf.data.selection import most_confident
-from metassl_tf.data.sources import check_data_dir, load_dataset, load_unlabeled
+from metassl_tf.data.sources import check_reading, load_dataset, load_unlabeled
 from metassl_tf.data.splits import Split, SplitExamples, make_split, split_examples
 from metassl_tf.data.unreliable import GIVEN_LABELS, give_labels, with_given_labels
 from metassl_tf.engine.predictor import of_task, predict_examples
@@ -93,10 +93,21 @@ def load_split_examples(config: Config) -> Loaded:
     return Loaded(dataset, split, split_examples(dataset, split))
 
 
+def check_sources(data: DataSettings) -> None:
+    """Refuses settings of reading that the chosen sources do not heed; see `check_reading`."""
+    check_reading(
+        data.dataset,
+        data.unlabeled_dataset,
+        data_dir=data.data_dir,
+        download=data.download,
+        strict_data=data.strict_data,
+    )
+
+
 def _load_dataset(config: Config) -> Dataset:
     """What the sources give, with a pool of unlabeled examples of its own where the settings name one."""
     data = config.data
-    check_data_dir(data.data_dir, data.dataset, data.unlabeled_dataset)
+    check_sources(data)
     dataset = load_dataset(
         data.dataset,
         settings=config.source,

@@ -143,6 +143,7 @@ class Run:
     def resume(self) -> None:
         """Restores the newest intact checkpoint, or begins with the weights of `--init_from`."""
         self._check_split()
+        self._workdir.write_config(to_flagfile(self._config))
         write_atomically(self._workdir.interface, lambda file: file.write(interface_of(self._experiment).to_json()))
         restored = self._checkpoints.restore_newest()
         if restored and self._experiment.weighting:

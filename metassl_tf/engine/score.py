@@ -13,6 +13,7 @@ from metassl_tf.data.images import resize_images
 from metassl_tf.data.pollution import separate_unknown_classes
 from metassl_tf.data.sources import load_dataset
 from metassl_tf.engine.interface import Interface
+from metassl_tf.engine.load import check_sources
 from metassl_tf.engine.metrics import evaluate_logits
 from metassl_tf.engine.predict import write_predictions
 from metassl_tf.engine.predictor import Predictor, predict_examples
@@ -55,6 +56,7 @@ def load_test_set(config: Config, interface: Interface) -> Examples:
 
 def _load(config: Config, interface: Interface) -> Dataset:
     data, shape = config.data, interface.shape
+    check_sources(data)
     square = interface.takes_images and shape[0] == shape[1]
     try:
         return load_dataset(

@@ -13,6 +13,8 @@ from metassl_tf.errors import UserError
 
 _logger = logging.getLogger(__name__)
 
+# Where data lie, and how they get there, is not what they are.
+_MAY_CHANGE = ("--data_dir", "--download")
 # What a full, read-only or forbidden disk says, and a limit on the size of files.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -84,7 +86,8 @@ class Workdir:
         """Creates the folder for a run, or recognises it as this run's to resume.
 
         A folder whose run never reached a checkpoint has nothing to lose: it becomes this run's, so that a mistake in
-        the first command can be mended in the same folder.
+        the first command can be mended in the same folder. Data may have moved meanwhile: the stored split tells
+        whether they are the same, and then `write_config` says where they are.
 
         Args:
           flagfile: the run's config, as `flagfile.to_flagfile` writes it.
@@ -99,7 +102,7 @@ class Workdir:
                 return
             if not any(self.checkpoints.glob("step-*.index")):
                 self.splits.unlink(missing_ok=True)
-                write_atomically(self.config, lambda file: file.write(flagfile.encode()))
+                self.write_config(flagfile)
                 return
         difference = _first_difference(present, flagfile)
         if difference:
@@ -107,6 +110,10 @@ class Workdir:
                 f"--workdir={self.root} holds a run with other settings: it has {difference[0]}, this command has "
                 f"{difference[1]}. Choose another --workdir, or repeat the settings in {self.config} to resume."
             )
+
+    def write_config(self, flagfile: str) -> None:
+        """Stores the settings that a claimed folder's run goes on with."""
+        write_atomically(self.config, lambda file: file.write(flagfile.encode()))
 
     def existing_config(self) -> Path:
         """Returns the path of `config.flags`.
@@ -123,7 +130,9 @@ class Workdir:
 
 
 def _first_difference(present: str, wanted: str) -> tuple[str, str] | None:
-    present_lines, wanted_lines = present.splitlines(), wanted.splitlines()
+    present_lines, wanted_lines = (
+        [line for line in text.splitlines() if line.split("=")[0] not in _MAY_CHANGE] for text in (present, wanted)
+    )
     only_present = [line for line in present_lines if line not in wanted_lines]
     only_wanted = [line for line in wanted_lines if line not in present_lines]
     if not only_present and not only_wanted:

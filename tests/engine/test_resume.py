@@ -150,14 +150,24 @@ def test_another_config_is_refused(uninterrupted: Workdir, tiny_config: Callable
         run.train(tiny_config(learning_rate=0.5), uninterrupted)
 
 
-def test_changed_data_are_refused(
-    uninterrupted: Workdir, tiny_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from metassl_tf.data.splits import Split
+def test_data_may_move_and_may_not_change(tiny_config: Callable[..., Config], tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, [60, 8, 8, 1], np.uint8)
+    labels = np.arange(60) % 3
+    workdir = Workdir(tmp_path / "run")
 
-    monkeypatch.setattr(Split, "hash", property(lambda _: "0" * 64))
-    with pytest.raises(UserError, match=r"hash does not fit|data changed"):
-        run.train(tiny_config(), uninterrupted)
+    def train_on(name: str, order: np.ndarray) -> None:
+        path = tmp_path / name
+        np.savez(path, x_train=images[order], y_train=labels[order], x_test=images, y_test=labels)
+        changes = {"num_labeled": 9, "num_validation": 9, "batch_size": 3, "strong_policy": "digits"}
+        run.train(tiny_config(dataset="npz", data_dir=str(path), **changes), workdir)
+
+    train_on("first.npz", np.arange(60))
+    workdir.result.unlink()
+    train_on("moved.npz", np.arange(60))
+    assert f"--data_dir={tmp_path / 'moved.npz'}\n" in workdir.config.read_text()
+    with pytest.raises(UserError, match=r"the data changed since this run began. .* or start in a new --workdir"):
+        train_on("changed.npz", np.arange(60)[::-1])
+    assert f"--data_dir={tmp_path / 'moved.npz'}\n" in workdir.config.read_text()
 
 
 def test_a_seed_is_another_run(uninterrupted: Workdir, tiny_config: Callable[..., Config], tmp_path: Path) -> None:

@@ -61,6 +61,13 @@ def test_order_of_settings_does_not_matter(tmp_path: Path) -> None:
     started(tmp_path).claim("".join(reversed(SETTINGS.splitlines(keepends=True))))
 
 
+def test_data_may_have_moved(tmp_path: Path) -> None:
+    """Whether they are the same says the stored split, before the settings on the disk change."""
+    workdir = started(tmp_path)
+    workdir.claim(SETTINGS + "--data_dir=elsewhere\n--download=true\n")
+    assert workdir.config.read_text() == SETTINGS
+
+
 def test_folder_without_a_checkpoint_takes_other_settings(tmp_path: Path) -> None:
     workdir = Workdir(tmp_path)
     workdir.claim(SETTINGS)
