@@ -12,6 +12,7 @@ from metassl_tf import flag_definitions
 from metassl_tf.augment.policies import find_policy
 from metassl_tf.config import Config
 from metassl_tf.flagfile import unused
+from metassl_tf.meta.meta_pseudo_labels import MetaPseudoLabels
 from metassl_tf.models.build import build_model
 from tools import toy_comparison
 from tools.comparisons import differences, summary
@@ -97,8 +98,10 @@ def test_header_is_complete(name: str) -> None:
     }
     assert set(others.values()) <= set(FLAGFILES)
     assert ("Teacher" in header) == ("Before" in header)
-    data = config_of(name).data
-    assert ("Teacher" in header) == bool(data.stored_labels or data.given_labels.startswith("runs/"))
+    config = config_of(name)
+    taught = config.meta_rule(MetaPseudoLabels)
+    sources = (config.data.stored_labels, config.data.given_labels, taught.init_teacher_from if taught else "")
+    assert ("Teacher" in header) == any(source.startswith("runs/") for source in sources)
 
 
 @each_with_header

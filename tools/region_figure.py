@@ -24,7 +24,7 @@ POINTS = ("#c8332b", "#1d7a43")
 
 _UNLABELED, _BOUNDARY = "#57606a", "#24292f"
 _MARKERS = ("o", "^")  # who cannot tell red from green can tell these
-_PANEL, _COLUMNS = 2.4, 4  # inches, panels of a row
+_PANEL, _COLUMNS = 2.4, 3  # inches, panels of a row
 _DOTS_PER_INCH = 130
 
 

@@ -3,10 +3,11 @@
     python -m tools.regions --output=runs/regions
     python -m tools.regions --seeds=0..19 --write_headers
 
-The first trains supervised learning, pseudo labels and Meta Pseudo Labels, fits a Laplacian SVM, and draws what they
-decide into `two_moons_regions.png` (Figure 5.2). The second trains each with every seed, one after the other in this
-process: accuracies go to `flags/two_moons/measured.json`, and how often each method separates the moons to
-`regions.json` beside it. The same command again goes on where it was stopped.
+The first trains supervised learning, pseudo labels of what that has found, and Meta Pseudo Labels, fits a Laplacian
+SVM, and draws what they decide into `two_moons_regions.png` (Figure 5.2). The second trains each with every seed, one
+after the other in this process: accuracies go to `flags/two_moons/measured.json`, and how often each method separates
+the moons to `regions.json` beside it. What was trained stays in `--runs_dir`: the same command again goes on where it
+was stopped, and neither trains what the other has.
 """
 
 from pathlib import Path
@@ -24,17 +25,18 @@ from tools.region_figure import Panel, Points
 
 _OUTPUT = flags.DEFINE_string("output", None, f"Folder to draw {PICTURE} in; it is made where there is none.")
 _SEEDS = flags.DEFINE_list("seeds", [], "Seeds or ranges, such as 0..19, to compare the methods with.")
-_RUNS_DIR = flags.DEFINE_string("runs_dir", "runs/regions", "Folder of what was measured, a file for each run.")
+_RUNS_DIR = flags.DEFINE_string("runs_dir", "runs/regions", "Folder of what each run measured, and of its network.")
 _WRITE_HEADERS = flags.DEFINE_bool("write_headers", False, "Bring `# Measured:` in the flagfiles up to date.")
 flags.declare_key_flag("seed")
 
 
-def draw(seed: int, folder: Path) -> Path:
-    """Trains what the figure shows and draws it.
+def draw(seed: int, folder: Path, runs_dir: Path) -> Path:
+    """Trains what the figure shows, where that has not been done, and draws it.
 
     Args:
       seed: `--seed` and `--split_seed` of its runs.
       folder: where to; it is made where there is none.
+      runs_dir: folder of what each run leaves; see `region_comparison.network`.
 
     Returns:
       The file.
@@ -43,15 +45,13 @@ def draw(seed: int, folder: Path) -> Path:
     examples = region_comparison.examples_of(seed)
     labeled, unlabeled, test = examples.labeled, examples.unlabeled, examples.test
     grid = toy_figure.grid_of(np.concatenate([labeled.inputs, unlabeled.inputs, test.inputs]))
-    panels: list[Panel] = []
-    for method, name in tqdm(METHODS.items(), desc="figure", unit="run", disable=None):
-        experiment = toys.build(flagfile(method), seed)
-        for _ in toys.train(experiment, ()):  # pauses at the end alone
-            margin = grid.shaped(toys.margin(experiment, grid.points))
-            panels.append(Panel(name, margin, toys.accuracy_of(experiment)))
-    reference = region_comparison.fit_laplacian_svm(examples)
-    accuracy = region_comparison.accuracy_of(reference, test)
-    panels.append(Panel(NAMES[LAPLACIAN_SVM], grid.shaped(reference(grid.points)), accuracy))
+    margins = {LAPLACIAN_SVM: region_comparison.fit_laplacian_svm(examples)}
+    for method in tqdm(METHODS, desc="figure", unit="run", disable=None):
+        margins[method] = toys.stored_margin(region_comparison.network(flagfile(method), seed, runs_dir))
+    panels = [
+        Panel(name, grid.shaped(margins[method](grid.points)), region_comparison.accuracy_of(margins[method], test))
+        for method, name in NAMES.items()
+    ]
     path = folder / PICTURE
     region_figure.draw(panels, Points(unlabeled.inputs, labeled.inputs, labeled.labels), grid, path)
     return path
@@ -60,15 +60,15 @@ def draw(seed: int, folder: Path) -> Path:
 def main() -> None:
     """Runs the command line."""
     flag_definitions.given({"seed"}, why="the figure")
-    seeds = parse_seeds(_SEEDS.value)
+    seeds, runs_dir = parse_seeds(_SEEDS.value), Path(_RUNS_DIR.value)
     if not _OUTPUT.value and not seeds and not _WRITE_HEADERS.value:
         raise UserError("Nothing to do. Expected --output=DIR for the figure, --seeds=0..19 for the numbers, or both.")
     if flags.FLAGS["seed"].present and not _OUTPUT.value:
         raise UserError("--seed has no effect without --output: it is that of the figure. Expected --seeds.")
     if _OUTPUT.value:
-        print(draw(flags.FLAGS["seed"].value, Path(_OUTPUT.value)))
+        print(draw(flags.FLAGS["seed"].value, Path(_OUTPUT.value), runs_dir))
     if seeds:
-        print(region_comparison.table(region_comparison.compare(seeds, Path(_RUNS_DIR.value))), end="")
+        print(region_comparison.table(region_comparison.compare(seeds, runs_dir)), end="")
     if _WRITE_HEADERS.value:
         for method in METHODS:
             flagfile(method).write_header()

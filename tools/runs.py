@@ -111,7 +111,7 @@ def measure(flagfile: Flagfile, seed: int, *, runs_dir: Path, given: Sequence[st
     """
     workdir = workdir_of(flagfile, seed, runs_dir=runs_dir)
     if not workdir.result.exists():
-        given = [*given, *_labels_of_teacher(flagfile, seed, runs_dir=runs_dir, given=given)]
+        given = [*given, *_from_teacher(flagfile, seed, runs_dir=runs_dir, given=given)]
     command = training_command(flagfile, seed, workdir, given)
     result, date, commit = finish(workdir, command, name=f"{flagfile.name}, seed {seed}")
     return Measurement(
@@ -135,14 +135,21 @@ def accuracy_of(result: dict[str, Any], name: str) -> float | None:
     return accuracy
 
 
-def _labels_of_teacher(flagfile: Flagfile, seed: int, *, runs_dir: Path, given: Sequence[str]) -> list[str]:
-    """Trains the run's teacher, if it has one, and lets it label; returns the flags that say where the labels are."""
+def _from_teacher(flagfile: Flagfile, seed: int, *, runs_dir: Path, given: Sequence[str]) -> list[str]:
+    """Trains the run's teacher, if it has one, and lets it label where labels are stored.
+
+    Returns:
+      The flag that says where the labels, or the teacher's weights, are.
+    """
     teacher = flagfile.other("Teacher")
     if teacher is None:
         return []
     workdir = workdir_of(teacher, seed, runs_dir=runs_dir)
     finish(workdir, training_command(teacher, seed, workdir, given), name=f"{teacher.name}, seed {seed}")
-    if not any(flag.startswith("--stored_labels=") for flag in flagfile.flags()):
+    names = {flag.partition("=")[0] for flag in flagfile.flags()}
+    if "--init_teacher_from" in names:
+        return [f"--init_teacher_from={workdir.root}"]
+    if "--stored_labels" not in names:
         return [f"--given_labels={workdir.root}"]
     own = workdir_of(flagfile, seed, runs_dir=runs_dir).root
     labels, log = own.with_name(f"labels_{seed}"), own.with_name(f"labels_{seed}.txt")

@@ -70,12 +70,17 @@ def measured(experiment: Flagfile, seed: int, steps: Sequence[int], runs_dir: Pa
       steps: where the weights are looked at, beside the last one.
       runs_dir: folder of what each run measured, a file for each.
     """
-    path = runs_dir / f"{experiment.name}-{experiment.digest()[:8]}" / f"seed_{seed}.json"
+    path = stored_at(experiment, seed, runs_dir)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, toys.measure(experiment, seed, steps))
     stored: dict[str, Any] = json.loads(path.read_text())
     return stored
+
+
+def stored_at(experiment: Flagfile, seed: int, runs_dir: Path) -> Path:
+    """Where `measured` keeps a run: another file as soon as its flags, or those of its teacher, change."""
+    return runs_dir / f"{experiment.name}-{experiment.digest()[:8]}" / f"seed_{seed}.json"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

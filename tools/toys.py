@@ -8,7 +8,8 @@ import dataclasses
 import datetime
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -21,9 +22,11 @@ from metassl_tf import flag_definitions
 from metassl_tf.data.examples import LoadRequest
 from metassl_tf.engine import run, setup
 from metassl_tf.engine.evaluator import Evaluator
+from metassl_tf.engine.init_from import initialize
 from metassl_tf.engine.learned_weights import learned_weights
 from metassl_tf.engine.results import versions
 from metassl_tf.engine.setup import Experiment
+from metassl_tf.engine.trained import averaged_network
 from metassl_tf.errors import UserError
 from tools.measurements import Flagfile, Measurement
 from tools.runs import current_commit
@@ -37,12 +40,23 @@ _MEDIAN_OF = 20
 _CENTERS = 2000
 
 
-def build(flagfile: Flagfile, seed: int) -> Experiment:
-    """Builds a flagfile's experiment at step 0, with the seed as `--seed` and `--split_seed`."""
+def build(flagfile: Flagfile, seed: int, teacher: Path | None = None) -> Experiment:
+    """Builds a flagfile's experiment at step 0.
+
+    Args:
+      flagfile: an experiment on points of the plane.
+      seed: `--seed` and `--split_seed`.
+      teacher: the network that its teacher starts from, as `save` writes it; None for what the flagfile says.
+    """
     keras.backend.clear_session()  # many experiments in one process would otherwise keep their graphs
-    return setup.build(
-        flag_definitions.parse([f"--flagfile={flagfile.path}", f"--seed={seed}", f"--split_seed={seed}"])
+    given = [] if teacher is None else [f"--init_teacher_from={teacher}"]
+    experiment = setup.build(
+        flag_definitions.parse([f"--flagfile={flagfile.path}", *given, f"--seed={seed}", f"--split_seed={seed}"])
     )
+    teaching = experiment.teaching
+    if teaching and (source := teaching.settings.init_teacher_from):
+        initialize(teaching.teacher, source, flag="--init_teacher_from", model_flag="--teacher_model")
+    return experiment
 
 
 def train(experiment: Experiment, steps: Sequence[int]) -> Iterator[int]:
@@ -69,7 +83,27 @@ def train(experiment: Experiment, steps: Sequence[int]) -> Iterator[int]:
 
 def margin(experiment: Experiment, points: npt.NDArray[np.floating]) -> Floats:
     """Logit of class 1 less that of class 0 by the averaged weights, float64 [N], for points [N, 2]."""
-    logits = experiment.learner.predict(tf.constant(points, tf.float32), parameters="ema")
+    return _margin(experiment.learner.predict(tf.constant(points, tf.float32), parameters="ema"))
+
+
+def save(experiment: Experiment, path: Path) -> None:
+    """Writes the averaged weights as a network of their own, a `.keras` file, in one go."""
+    partial = path.with_name(f".{path.stem}.partial.keras")  # Keras insists on the ending
+    averaged_network(experiment).save(partial)
+    partial.replace(path)
+
+
+def stored_margin(network: Path) -> Callable[[npt.NDArray[np.floating]], Floats]:
+    """Reads what `save` has written.
+
+    Returns:
+      What `margin` says of the experiment, for points [N, 2].
+    """
+    model = keras.models.load_model(network, compile=False)
+    return lambda points: _margin(model(tf.constant(points, tf.float32), training=False))
+
+
+def _margin(logits: tf.Tensor) -> Floats:
     values = np.asarray(logits, np.float64)  # [N, 2]
     return values[:, 1] - values[:, 0]
 
@@ -111,19 +145,23 @@ def accuracy_of(experiment: Experiment) -> float:
     return float(np.mean((margin(experiment, test.inputs) > 0) == test.labels))
 
 
-def measure(flagfile: Flagfile, seed: int, steps: Sequence[int]) -> dict[str, Any]:
+def measure(
+    flagfile: Flagfile, seed: int, steps: Sequence[int], *, teacher: Path | None = None, network: Path | None = None
+) -> dict[str, Any]:
     """Trains a run and measures it.
 
     Args:
       flagfile: an experiment on points of the plane.
       seed: `--seed` and `--split_seed`.
       steps: where the weights are looked at, beside the last one.
+      teacher: the network that its teacher starts from; see `build`.
+      network: where to `save` what it has learned; None for nowhere.
 
     Returns:
       `measurement`, the fields of a `Measurement`; and `weights`, what `down_weighted` says at each of the steps, empty
       for a run that learns none.
     """
-    commit, experiment = current_commit(), build(flagfile, seed)
+    commit, experiment = current_commit(), build(flagfile, seed, teacher)
     settings = experiment.config.run
     evaluator = Evaluator(
         experiment.learner,
@@ -143,6 +181,8 @@ def measure(flagfile: Flagfile, seed: int, steps: Sequence[int]) -> dict[str, An
             accuracies.append(evaluator.metrics(step)["ema"]["accuracy"])
         if experiment.weighting and step in (*steps, total):
             weights.append({"step": step, **down_weighted(experiment, truth)})
+    if network:
+        save(experiment, network)
     measurement = Measurement(
         seed=seed,
         test_accuracy=accuracies[-1],

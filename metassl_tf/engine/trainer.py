@@ -1,5 +1,6 @@
 """The training step as orbit runs it: many steps per call, sums of metrics kept on the device."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -53,7 +54,6 @@ class Trainer(orbit.StandardTrainer):
     def create_train_loop_fn(self) -> Callable[[Any, tf.Tensor], None]:
         """The loop over steps, in plain graph code: through autograph, a user's mistake would lose its message."""
 
-        @tf.function(autograph=False)
         def loop(iterator: Any, num_steps: tf.Tensor) -> None:
             def body(count: tf.Tensor) -> tuple[tf.Tensor]:
                 self.train_step(iterator)
@@ -61,7 +61,8 @@ class Trainer(orbit.StandardTrainer):
 
             tf.while_loop(lambda count: count < num_steps, body, [tf.constant(0)], parallel_iterations=1)
 
-        return loop
+        # TensorFlow counts the graphs of this code over all trainers and would warn of many runs; not of a partial.
+        return tf.function(functools.partial(loop), autograph=False)
 
     def train_step(self, iterator: Any) -> None:
         """Takes one step; called while tracing the loop."""

@@ -14,6 +14,7 @@ from matplotlib.image import imread
 
 from metassl_tf import flag_definitions
 from metassl_tf.config import Config
+from metassl_tf.engine import setup
 from metassl_tf.engine.results import versions
 from metassl_tf.errors import UserError
 from metassl_tf.meta.meta_pseudo_labels import MetaPseudoLabels
@@ -27,14 +28,21 @@ from tools.region_comparison import LAPLACIAN_SVM, METHODS, NAMES, OURS, SUCCESS
 from tools.toy_figure import grid_of
 
 MOONS = SUPERVISED.replace("linear", "two_moons") + "--labeled_in_unlabeled=false\n"
+ALONE = MOONS.replace("--labeled_in_unlabeled=false\n", "")
+TAUGHT = MOONS + "--meta=meta_pseudo_labels\n--unlabeled_ratio=2\n"
+FROZEN = TAUGHT + "--freeze_teacher=true\n--init_teacher_from=runs/none\n"
 TINY = {
-    "thesis_supervised_6": MOONS.replace("--labeled_in_unlabeled=false\n", ""),
-    "thesis_pseudo_label_6": MOONS.replace("supervised", "pseudo_label") + "--threshold=0\n--unlabeled_ratio=2\n",
-    OURS: MOONS + "--meta=meta_pseudo_labels\n--unlabeled_ratio=2\n",
+    "thesis_supervised_6": ALONE,
+    "thesis_pseudo_label_6": FROZEN + "--student_labels=argmax\n",
+    OURS: TAUGHT,
+    "supervised_6": ALONE.replace("--learning_rate=0.1", "--learning_rate=1"),
+    "pseudo_label_6": FROZEN + "--student_labels=soft\n",
     "mpl_6": MOONS.replace("supervised", "uda") + "--meta=meta_pseudo_labels\n--feedback=soft\n--unlabeled_ratio=2\n",
-    "mpl_without_feedback_6": MOONS + "--meta=meta_pseudo_labels\n--feedback=none\n--unlabeled_ratio=2\n",
+    "mpl_without_feedback_6": TAUGHT + "--feedback=none\n",
     "uda_6": MOONS.replace("supervised", "uda") + "--unlabeled_ratio=2\n",
 }
+TEACHERS = {"thesis_pseudo_label_6": "thesis_supervised_6", "pseudo_label_6": "supervised_6"}
+RUNS = Path("runs/regions")
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +51,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "flags/two_moons"
     folder.mkdir(parents=True)
     for method, flags in TINY.items():
-        (folder / f"{method}.flags").write_text(HEADER.format(name=method, expected="none: tiny") + flags)
+        header = HEADER.format(name=method, expected="none: tiny")
+        if method in TEACHERS:
+            header = header.replace("# Command:", f"# Teacher:   {TEACHERS[method]}\n# Command:")
+        (folder / f"{method}.flags").write_text(header + flags)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -53,8 +64,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Stands for `toys.measure`; tells what it was asked for. Ours gets better with the seed."""
     asked: list[tuple[str, int]] = []
 
-    def measure(experiment: Flagfile, seed: int, _: Any) -> dict[str, Any]:
+    def measure(experiment: Flagfile, seed: int, _: Any, *, teacher: Path | None, network: Path) -> dict[str, Any]:
         asked.append((experiment.path.stem, seed))
+        assert (experiment.path.stem in TEACHERS) == (teacher is not None and teacher.exists())
+        network.write_bytes(b"")
         accuracy = 0.98 + 0.005 * seed if experiment.path.stem == OURS else 0.8
         run = {"seed": seed, "test_accuracy": accuracy, "median_of_last_20": accuracy, "steps": 5, "seconds": 1.0}
         run |= {"date": "2026-01-02", "commit": "abc1234", "note": "", "versions": versions()}
@@ -79,17 +92,20 @@ def test_picture_is_drawn_from_real_runs(monkeypatch: pytest.MonkeyPatch, capsys
     assert regions("--output=plots/new", "--seed=2") is None
     assert capsys.readouterr().out == "plots/new/two_moons_regions.png\n"
     picture = imread("plots/new/two_moons_regions.png")
-    assert picture.shape[1] > 1.5 * picture.shape[0] > 600  # two rows of four
+    assert 1200 > picture.shape[0] > picture.shape[1] > 900  # three rows of three
     panels, points, grid, _ = drawn
     assert [panel.name for panel in panels] == list(NAMES.values())
     for method, panel in zip(METHODS, panels, strict=False):
-        experiment = toys.build(flagfile(method), 2)
+        teacher = region_comparison.network(flagfile(TEACHERS[method]), 2, RUNS) if method in TEACHERS else None
+        experiment = toys.build(flagfile(method), 2, teacher)
         np.testing.assert_array_equal(points.labeled, experiment.labeled.inputs)
         np.testing.assert_array_equal(points.labels, experiment.labeled.labels)
         *_, _ = toys.train(experiment, ())
         np.testing.assert_allclose(panel.margin, grid.shaped(toys.margin(experiment, grid.points)), rtol=1e-6)
         assert panel.accuracy == toys.accuracy_of(experiment)
     np.testing.assert_array_equal(points.unlabeled, experiment.unlabeled.inputs)
+    monkeypatch.setattr(toys, "measure", None)  # neither the comparison nor another figure trains any of them again
+    assert regions("--output=plots/new", "--seed=2", "--seeds=2") is None
     reference = LaplacianSVM().fit(points.labeled, np.where(points.labels, 1, -1), points.unlabeled)
     np.testing.assert_allclose(panels[-1].margin, grid.shaped(reference(grid.points)), rtol=1e-6, atol=1e-9)
     assert panels[-1].accuracy == np.mean((reference(experiment.test.inputs) > 0) == experiment.test.labels)
@@ -130,7 +146,7 @@ def test_comparison_stores_how_often_the_moons_are_separated(measured: list[tupl
     }
     assert stored["test_accuracy"][OURS] == {"mean": 0.99, "std": 0.005, "n": 3}
     (section,) = region_comparison.sections()
-    assert "| Meta Pseudo Labels | 33 % | 1 of 3 | 99.00 ± 0.50 |" in section
+    assert "| Meta Pseudo Labels, thesis | 33 % | 1 of 3 | 99.00 ± 0.50 |" in section
     reference = []
     for seed in range(1, 4):
         experiment = toys.build(flagfile(OURS), seed)
@@ -157,7 +173,7 @@ def test_comparison_is_shown_as_a_table(capsys: pytest.CaptureFixture[str]) -> N
     regions("--seeds=0..3")
     lines = capsys.readouterr().out.splitlines()
     assert "more than 99 %" in lines[0]
-    assert "| Meta Pseudo Labels | 25 % | 1 of 4 | 98.75 ± 0.65 |" in lines
+    assert "| Meta Pseudo Labels, thesis | 25 % | 1 of 4 | 98.75 ± 0.65 |" in lines
     assert "| supervised | 0 % | 0 of 4 | 80.00 ± 0.00 |" in lines
     assert lines[-1].startswith("| Laplacian SVM | ")
 
@@ -185,19 +201,74 @@ def test_help_says_what_it_is_for() -> None:
     assert all(flag in text for flag in ("--output", "--seeds", "--runs_dir", "--[no]write_headers", "--seed:"))
 
 
-def test_methods_are_compared_under_one_protocol() -> None:
-    """The same points, models and steps; a teacher of the algorithm that learns from the labels alone."""
-    supervised, pseudo_label, ours = map(config_of, ("thesis_supervised_6", "thesis_pseudo_label_6", OURS))
-    assert ours.data == pseudo_label.data
+def test_teachers_are_those_of_the_flagfiles() -> None:
+    named = {method: Flagfile(ROOT / flagfile(method).path).other("Teacher") for method in METHODS}
+    assert {method: other.path.stem for method, other in named.items() if other} == TEACHERS
+
+
+@pytest.mark.parametrize(("method", "teacher"), TEACHERS.items())
+def test_frozen_teacher_is_the_supervised_network_of_the_same_seed(method: str, teacher: str) -> None:
+    experiment = toys.build(flagfile(method), 2, region_comparison.network(flagfile(teacher), 2, RUNS))
+    supervised = toys.build(flagfile(teacher), 2)
+    *_, _ = toys.train(supervised, ())
+    for _ in toys.train(experiment, [1, 3]):
+        for role in ("model", "ema"):
+            found = experiment.teaching.teacher.state_variables[role]
+            for variable, expected in zip(found, supervised.learner.state_variables["ema"], strict=True):
+                np.testing.assert_array_equal(variable, expected)
+
+
+def test_networks_that_are_missing_are_made_again(measured: list[tuple[str, int]]) -> None:
+    """A measurement stays as it was recorded; one that is missing too is made from a teacher that is there."""
+    regions("--seeds=0")
+    own = flagfile("supervised_6")
+    teacher, student = (region_comparison.network(each, 0, RUNS) for each in (own, flagfile("pseudo_label_6")))
+    recorded = teacher.with_suffix(".json")
+    recorded.write_text(recorded.read_text().replace("abc1234", "an earlier one"))
+    for path in (teacher, student, student.with_suffix(".json")):
+        path.unlink()
+    regions("--seeds=0")
+    assert "an earlier one" in recorded.read_text()
+    own.path.write_text(own.path.read_text().replace("steps=5", "steps=6"))
+    regions("--seeds=0")  # a student whose teacher is another one is another one
+    assert measured[len(METHODS) :] == 2 * [("supervised_6", 0), ("pseudo_label_6", 0)]
+
+
+@pytest.mark.parametrize(("prefix", "student_labels"), [("thesis_", "argmax"), ("", "soft")])
+def test_methods_are_compared_under_one_protocol(prefix: str, student_labels: str) -> None:
+    """The same points, what is seen of them, models and steps; what differs is what a teacher learns, if it does."""
+    supervised, pseudo_label, ours = (config_of(f"{prefix}{name}_6") for name in ("supervised", "pseudo_label", "mpl"))
+    (rule,) = pseudo_label.meta
+    frozen = MetaPseudoLabels(freeze_teacher=True, student_labels=student_labels)
+    assert dataclasses.replace(rule, init_teacher_from="") == frozen
+    train = dataclasses.replace(ours.train, algorithm="supervised", unlabeled_weight=1.0)
+    of_teacher = {"algorithm": supervised.algorithm, "meta": pseudo_label.meta, "teacher": pseudo_label.teacher}
+    assert dataclasses.replace(ours, train=train, **of_teacher) == pseudo_label
+    assert pseudo_label.teacher.model == supervised.model
+    parts = ("model", "rule", "schedule", "source", "run")
+    assert all(getattr(supervised, part) == getattr(ours, part) for part in parts)
+    shared = ("batch_size", "learning_rate", "steps", "ema_decay")
+    assert all(getattr(supervised.train, name) == getattr(ours.train, name) for name in shared)
+    assert supervised.data == dataclasses.replace(ours.data, labeled_in_unlabeled=True)  # which has no effect here
+
+
+def test_teacher_of_the_thesis_learns_from_the_labels_alone() -> None:
+    ours = config_of(OURS)
     assert ours.meta == (MetaPseudoLabels(feedback="hard_cosine"),)
-    assert ours.train.algorithm == supervised.train.algorithm
-    assert ours.train.unlabeled_ratio == pseudo_label.train.unlabeled_ratio
-    for other in (supervised, pseudo_label):
-        assert all(
-            getattr(ours, part) == getattr(other, part) for part in ("model", "rule", "schedule", "source", "run")
-        )
-        shared = ("batch_size", "learning_rate", "steps", "ema_decay")
-        assert all(getattr(ours.train, name) == getattr(other.train, name) for name in shared)
+    assert ours.train.algorithm == "supervised"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_points_have_noise_only_where_the_settings_are_not_those_of_the_thesis(method: str) -> None:
+    experiment = setup.build(config_of(method))
+    batch = next(iter(experiment.pipeline().batches(start_step=0, strategy=experiment.strategy)))
+    sides = ((experiment.labeled, batch.labeled.views), (experiment.unlabeled, batch.unlabeled.views))
+    exact = [
+        bool((view.numpy()[:, np.newaxis] == examples.inputs).all(axis=-1).any(axis=1).all())
+        for examples, views in sides
+        for view in views.values()
+    ]
+    assert all(exact) == (method.startswith("thesis") or method == "supervised_6")
 
 
 def test_controls_differ_in_one_thing() -> None:

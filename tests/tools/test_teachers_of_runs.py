@@ -1,4 +1,4 @@
-"""A run that learns from another's labels: its teacher comes first, and belongs to what was measured."""
+"""A run that learns from another one's labels or network: its teacher comes first, and belongs to what was measured."""
 
 from pathlib import Path
 
@@ -9,14 +9,16 @@ from tests.tools.fake_training import FIRST, FakeTraining, paper_table
 pytestmark = pytest.mark.usefixtures("project")
 
 
-@pytest.mark.parametrize(("flag", "labels"), [("stored_labels", "labels_1"), ("given_labels", "seed_1")])
-def test_a_teacher_comes_first(flag: str, labels: str, training: FakeTraining) -> None:
+@pytest.mark.parametrize(
+    ("flag", "source"), [("stored_labels", "labels_1"), ("given_labels", "seed_1"), ("init_teacher_from", "seed_1")]
+)
+def test_a_teacher_comes_first(flag: str, source: str, training: FakeTraining) -> None:
     text = FIRST.path.read_text().replace("# Measured:", "# Teacher:   second\n# Measured:")
     FIRST.path.write_text(f"{text}--{flag}=runs/labels\n")
     paper_table("--runs=flags/toy/first.flags", "--seeds=1", "--data_dir=somewhere")
     teacher, *labeling, student = training.commands
     assert [Path(flags["flagfile"]).stem for flags in (teacher, student)] == ["second", "first"]
-    assert Path(student[flag]).name == labels
+    assert Path(student[flag]).name == source
     if labeling:
         assert labeling[0]["teacher"] == teacher["workdir"]
         assert labeling[0]["stored_labels"] == student[flag]

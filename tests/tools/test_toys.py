@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -21,10 +22,16 @@ from tests.tools.small_flagfiles import SUPERVISED, WEIGHTS
 from tools import toys
 from tools.measurements import Flagfile, Measurement
 
+FROZEN_TEACHER = SUPERVISED + (
+    "--unlabeled_ratio=2\n--meta=meta_pseudo_labels\n--freeze_teacher=true\n--student_labels=argmax\n"
+    "--init_teacher_from=runs/none\n"
+)
 
-def flagfile(folder: Path, flags: str) -> Flagfile:
-    (folder / "some.flags").write_text(flags)
-    return Flagfile(folder / "some.flags")
+
+def flagfile(folder: Path, flags: str, name: str = "some") -> Flagfile:
+    path = folder / f"{name}.flags"
+    path.write_text(flags)
+    return Flagfile(path)
 
 
 def on(source: Any) -> Any:
@@ -69,6 +76,32 @@ def test_a_measured_run_is_that_of_the_training_program(flags: str, tmp_path: Pa
     assert [look["step"] for look in looks] == ([1, 5] if "meta" in flags else [])
     if looks:
         assert looks[-1]["auroc"] == pytest.approx(result["weight_auroc"], abs=1e-6)
+
+
+def test_a_student_learns_from_the_stored_network_of_another_run(tmp_path: Path) -> None:
+    """As it does when the training program trains one after the other: to the last bit."""
+    teacher, student = flagfile(tmp_path, SUPERVISED), flagfile(tmp_path, FROZEN_TEACHER, "student")
+    networks = [tmp_path / name for name in ("teacher.keras", "student.keras")]
+    toys.measure(teacher, 3, [], network=networks[0])
+    measured = toys.measure(student, 3, [], teacher=networks[0], network=networks[1])
+    seeds = ["--seed=3", "--split_seed=3"]
+    folders = [Workdir(tmp_path / name) for name in ("teacher", "student")]
+    run.train(flag_definitions.parse([f"--flagfile={teacher.path}", *seeds]), folders[0])
+    given = [f"--flagfile={student.path}", f"--init_teacher_from={folders[0].root}", *seeds]
+    result = run.train(flag_definitions.parse(given), folders[1])
+    assert measured["measurement"]["test_accuracy"] == result["test_accuracy"]
+    for path, folder in zip(networks, folders, strict=True):
+        ours, theirs = (keras.models.load_model(name, compile=False) for name in (path, folder.model))
+        for variable, expected in zip(ours.trainable_variables, theirs.trainable_variables, strict=True):
+            np.testing.assert_array_equal(variable, expected)
+    with pytest.raises(UserError, match="--init_teacher_from=runs/none holds no weights"):
+        toys.build(student, 3)
+    points = np.array([[0.5, -1.0], [2.0, 0.25]])
+    experiment = toys.build(student, 3, networks[0])
+    assert any(toys.margin(experiment, points) != toys.stored_margin(networks[1])(points))
+    *_, _ = toys.train(experiment, ())
+    np.testing.assert_allclose(toys.stored_margin(networks[1])(points), toys.margin(experiment, points), rtol=1e-6)
+    assert sorted(path.name for path in tmp_path.glob("*.keras")) == ["student.keras", "teacher.keras"]
 
 
 def test_a_run_pauses_where_it_is_looked_at(tmp_path: Path) -> None:
