@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from metassl_tf.algorithms.base import Parameters
 from metassl_tf.algorithms.batch import Inputs
-from metassl_tf.learner import distribution, schedules, variables
+from metassl_tf.learner import distribution, dropout, schedules, variables
 from metassl_tf.learner.passes import Pass
 from metassl_tf.learner.update_rules import UpdateRule, root
 from metassl_tf.models.head import find_head
@@ -41,11 +41,13 @@ class Updated(NamedTuple):
 
     Attributes:
       values: of the trainable variables.
+      changes: what these are more than the present ones; of a small step they say more digits.
       slots: of the optimizer, all of one variable behind each other.
       gradient_norm: global norm of the gradient, weight decay included, before clipping.
     """
 
     values: list[tf.Tensor]
+    changes: list[tf.Tensor]
     slots: list[tf.Tensor]
     gradient_norm: tf.Tensor
 
@@ -74,6 +76,7 @@ class Learner:
         self.model = model
         self.optimization = optimization
         self.head = find_head(model)
+        dropout.make_omittable(model)
         self._seed = seed
         self._trainable: list[keras.Variable] = list(model.trainable_variables)
         self._statistics = variables.statistics(model)
@@ -136,6 +139,7 @@ class Learner:
         *,
         at: Sequence[tuple[keras.Variable, tf.Tensor]] = (),
         training: bool = True,
+        with_dropout: bool = True,
     ) -> Pass:
         """Starts the forward passes of one training step.
 
@@ -143,11 +147,12 @@ class Learner:
           step: the step; with the run's seed it gives every dropout mask, the same each time it is begun.
           at: values to take for some of the parameters instead of the present ones; differentiated through.
           training: whether batch normalisation and dropout do what they do in training.
+          with_dropout: whether dropout does.
 
         Returns:
           The `Forward` of this step.
         """
-        return Pass(self, step, at=at, training=training)
+        return Pass(self, step, at=at, training=training, with_dropout=with_dropout)
 
     def mapping(self, parameters: Parameters) -> list[tuple[keras.Variable, tf.Tensor]]:
         """What stands for the model's variables when it is called with these weights."""
@@ -201,7 +206,9 @@ class Learner:
         norm = root(tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients]))
         if options.gradient_clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, options.gradient_clip_norm, use_norm=norm)
-        return Updated(*self._apply_rule(gradients, step), norm)
+        changes, slots = self._apply_rule(gradients, step)
+        values = [variable + change for variable, change in zip(self.trainable_variables, changes, strict=True)]
+        return Updated(values, changes, slots, norm)
 
     def assign(
         self,
@@ -232,7 +239,7 @@ class Learner:
     def _apply_rule(self, gradients: Sequence[tf.Tensor], step: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         rate = self.learning_rate(step)
         decay = self.optimization.rule.decoupled_weight_decay
-        values: list[tf.Tensor] = []
+        changes: list[tf.Tensor] = []
         new_slots: list[tf.Tensor] = []
         for gradient, variable, slots, decayed in zip(
             gradients, self.trainable_variables, self.slots, self._decayed, strict=True
@@ -246,9 +253,9 @@ class Learner:
             )
             if decay and decayed:
                 change -= tf.cast(rate, variable.dtype) * decay * variable
-            values.append(variable + change)
+            changes.append(change)
             new_slots.extend(changed_slots)
-        return values, new_slots
+        return changes, new_slots
 
     def _averages(self, values: Sequence[tf.Tensor], step: tf.Tensor) -> list[tf.Tensor]:
         """EMA after the update: decay min(d, (1 + t) / (10 + t)) where ramped, with t updates made before."""

@@ -1,5 +1,6 @@
 """The forward passes of one training step: what an algorithm is given to run the network with."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 from metassl_tf.algorithms.base import Parameters
 from metassl_tf.algorithms.batch import Inputs
-from metassl_tf.learner import variables
+from metassl_tf.learner import dropout, variables
 
 if TYPE_CHECKING:
     from metassl_tf.learner.learner import Learner
@@ -37,13 +38,20 @@ class Pass:
     """
 
     def __init__(
-        self, learner: "Learner", step: tf.Tensor, *, at: Sequence[tuple[keras.Variable, tf.Tensor]], training: bool
+        self,
+        learner: "Learner",
+        step: tf.Tensor,
+        *,
+        at: Sequence[tuple[keras.Variable, tf.Tensor]],
+        training: bool,
+        with_dropout: bool,
     ) -> None:
         """Starts at the learner's present state; see `Learner.begin`."""
         self._learner = learner
         self._step = step
         self._at = at
         self._training = training
+        self._with_dropout = with_dropout
         self._updated = False
         self.calls: list[Call] = []
         self.new_statistics: list[tf.Tensor] = [
@@ -74,7 +82,8 @@ class Pass:
         if parameters == "raw":
             mapping += self._at
         joint = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *inputs.values())
-        with keras.StatelessScope(state_mapping=mapping) as scope:
+        noise = contextlib.nullcontext() if self._with_dropout else dropout.omitted()
+        with noise, keras.StatelessScope(state_mapping=mapping) as scope:
             if learner.head is None:
                 features, logits = None, learner.model(joint, training=self._training)
             else:

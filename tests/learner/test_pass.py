@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from metassl_tf.learner.dropout import make_omittable, omitted
 from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.passes import Pass
 from tests.learner import tiny
@@ -49,6 +50,43 @@ def test_pass_is_keras_training_call_on_the_joint_batch(learner: Learner, inputs
         learner.model.non_trainable_variables, reference.non_trainable_variables, strict=True
     ):
         np.testing.assert_allclose(variable.numpy(), expected.numpy(), rtol=1e-6)
+
+
+def test_dropout_alone_can_be_left_out(inputs: dict[str, tf.Tensor]) -> None:
+    """Batch normalisation trains on; a pass that was asked for it drops as before."""
+    learner, plain = (
+        Learner(tiny.network(batch_norm=True, dropout=rate), tiny.optimization(), seed=0) for rate in (0.5, 0.0)
+    )
+    for own, other in zip(plain.trainable_variables, learner.trainable_variables, strict=True):
+        own.assign(other)
+    step, expected = tf.constant(0, tf.int64), begin(plain)(inputs)["labeled"]
+    without = learner.begin(step, with_dropout=False)(inputs)["labeled"]
+    np.testing.assert_allclose(without, expected, rtol=1e-6)
+    dropped, again = (begin(learner)(inputs)["labeled"].numpy() for _ in range(2))
+    assert np.abs(dropped - expected).max() > 0.1
+    np.testing.assert_array_equal(dropped, again)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.Dropout(0.5),
+        keras.layers.SpatialDropout1D(0.5),
+        keras.layers.GaussianDropout(0.5),
+        keras.layers.AlphaDropout(0.5),
+        keras.layers.GaussianNoise(1.0),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_every_kind_of_noise_of_keras_can_be_left_out(layer: keras.layers.Layer) -> None:
+    inputs = keras.Input((3, 4))
+    model = keras.Model(inputs, layer(inputs))
+    make_omittable(model)
+    images = tf.ones([2, 3, 4])
+    with omitted():
+        np.testing.assert_array_equal(model(images, training=True), images)
+    assert np.abs(model(images, training=True) - images).max() > 0.1
+    np.testing.assert_array_equal(model(images, training=False), images)
 
 
 def test_second_update_of_the_statistics_is_refused(learner: Learner, inputs: dict[str, tf.Tensor]) -> None:
