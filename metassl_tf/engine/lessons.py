@@ -5,8 +5,8 @@
 | target distributions of a few fixed unlabeled examples   | version 1 of arXiv:2003.10580, Figure 10                  |
 | accuracy of teacher and student on labeled training ones | version 1, Figure 9; H. Pham's thesis, 5.7.11, Figure 5.4 |
 
-Both with the trained weights, without augmentation and dropout. The cosine of Figure 8 and the student's agreement
-with its labels are training metrics already.
+Both with the trained weights, without augmentation and dropout. The cosine of Figure 8, of every form of feedback, and
+the student's agreement with its labels are training metrics already.
 """
 
 from collections.abc import Callable, Mapping, Sequence

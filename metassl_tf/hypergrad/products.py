@@ -40,11 +40,16 @@ def gradient(loss: Loss, at: Sequence[tf.Tensor]) -> Vector:
     Returns:
       One tensor per parameter, zero where the loss does not depend on it.
     """
+    return value_and_gradient(loss, at)[1]
+
+
+def value_and_gradient(loss: Loss, at: Sequence[tf.Tensor]) -> tuple[tf.Tensor, Vector]:
+    """A scalar loss and its gradient, from one pass; see `gradient`."""
     parameters = list(at)
     with tf.GradientTape() as tape:
         tape.watch(parameters)
         value = loss(parameters)
-    return list(tape.gradient(value, parameters, unconnected_gradients=_ZERO))
+    return value, list(tape.gradient(value, parameters, unconnected_gradients=_ZERO))
 
 
 def hessian_vector_product(loss: Loss, at: Sequence[tf.Tensor], vector: Sequence[tf.Tensor]) -> Vector:

@@ -8,8 +8,8 @@ examples, and about L_l, the student's loss on labeled ones. What every form fin
 
 | form              | labels  | gradient by the teacher                                            | source       |
 |-------------------|---------|--------------------------------------------------------------------|--------------|
-| `hard`            | sampled | h grad CE(y, T(x_u)), h = <grad L_l(theta'_S), how y moved theta_S> | Eq. 5.12     |
-| `hard_cosine`     | sampled | h = cos(grad L_l(theta'_S), grad L_u(theta_S)), and a mean         | 5.7.6        |
+| `hard`            | sampled | h grad CE(y, T(x_u)), h = -<grad L_l(theta'_S), how y moved theta_S> | Eq. 5.12    |
+| `hard_cosine`     | sampled | h = the cosine of these two, and a mean over the batch             | 5.7.6        |
 | `hard_difference` | sampled | h = L_l(theta_S) - L_l(theta'_S): unbiased at any step size        | of 5.12      |
 | `soft`            | q       | plain differentiation through the student's update                 | v1, Eq. 3    |
 | `soft_jvp`        | q       | the same number: -c_u JVP_v log S(x_u; theta_S), v pulled back     | of v1, Eq. 3 |
@@ -35,6 +35,7 @@ from metassl_tf.hypergrad.products import (
     forward_mode_product,
     gradient,
     jacobian_vector_product,
+    value_and_gradient,
 )
 from metassl_tf.learner import distribution
 
@@ -47,6 +48,7 @@ class StudentStep(NamedTuple):
       gradient: of the student's loss on the teacher's labels, over the global batch.
       moved: theta'_S.
       update: global gradient -> theta'_S; differentiable.
+      change: global gradient -> theta'_S - theta_S.
       labeled_loss: parameters -> this replica's share of L_l.
       log_probability: parameters -> log S(x_u; .), [batch, classes].
       coefficients: what each example's cross-entropy counts in the student's loss, [batch].
@@ -56,6 +58,7 @@ class StudentStep(NamedTuple):
     gradient: Vector
     moved: Vector
     update: Callable[[Vector], Vector]
+    change: Callable[[Vector], Vector]
     labeled_loss: Callable[[Vector], tf.Tensor]
     log_probability: Callable[[Vector], tf.Tensor]
     coefficients: tf.Tensor
@@ -68,7 +71,7 @@ class Verdict(NamedTuple):
       usefulness: h, the same on every replica; how much the labels have helped. None of the soft forms.
       derivative: of the labeled loss by what the teacher gave, d L_l / d q_c(u), [batch, classes]; of `soft_jvp` alone.
       loss: this replica's share of the labeled loss behind the step, to be differentiated; of `soft` alone.
-      alignment: cosine of the gradients on labeled and on unlabeled examples (v1, Figure 8); None where one is unknown.
+      alignment: cosine of the gradients on labeled and on unlabeled examples (v1, Figure 8); None without feedback.
     """
 
     usefulness: tf.Tensor | None = None
@@ -84,32 +87,34 @@ def hard(step: StudentStep) -> Verdict:
     """h is how far the labels moved the student against the labeled gradient.
 
     For gradient descent, with or without momentum, that is eta_S <grad L_l(theta'_S), grad L_u(theta_S)>, Eq. 5.12.
-    For any other optimizer its update of the gradient stands in place of the gradient (Eq. 6.18), less what it would
-    have done without one: momentum and decay are not the labels' doing.
     """
     slope = _labeled_gradient(step)
-    without = step.update([tf.zeros_like(part) for part in step.gradient])
-    moved_by_labels = [there - here for there, here in zip(step.moved, without, strict=True)]
-    usefulness = -dot(slope, moved_by_labels)  # Eq. 5.12
+    usefulness = -dot(slope, _moved_by_labels(step))  # Eq. 5.12
     return Verdict(usefulness=usefulness, alignment=cosine(slope, step.gradient))
 
 
 def hard_cosine(step: StudentStep) -> Verdict:
-    """h is the cosine of both gradients, in [-1, 1]: the sign is that of Eq. 5.12, the range is known (5.7.6)."""
-    alignment = cosine(_labeled_gradient(step), step.gradient)
-    return Verdict(usefulness=alignment, alignment=alignment)
+    """h is the cosine in place of the inner product, in [-1, 1]: the sign is the same, the range is known (5.7.6).
+
+    For gradient descent, with or without momentum, that is cos(grad L_l(theta'_S), grad L_u(theta_S)).
+    """
+    slope = _labeled_gradient(step)
+    return Verdict(usefulness=-cosine(slope, _moved_by_labels(step)), alignment=cosine(slope, step.gradient))
 
 
 def hard_difference(step: StudentStep) -> Verdict:
-    """h is how much the labeled loss fell; both losses are taken on the same examples, statistics and dropout masks."""
-    losses = [step.labeled_loss(step.parameters), step.labeled_loss(step.moved)]
-    before, after = distribution.all_reduce_sum(losses)
-    return Verdict(usefulness=before - after)
+    """h is how much the labeled loss fell; both losses are taken on the same examples, alone and without dropout."""
+    moved_loss, slope = value_and_gradient(step.labeled_loss, step.moved)
+    before, after = distribution.all_reduce_sum([step.labeled_loss(step.parameters), moved_loss])
+    alignment = cosine(distribution.all_reduce_sum(slope), step.gradient)
+    return Verdict(usefulness=before - after, alignment=alignment)
 
 
 def soft(step: StudentStep) -> Verdict:
     """The labeled loss behind the step, itself: the tape goes through the update and the gradient in it."""
-    return Verdict(loss=step.labeled_loss(step.moved))  # v1, Eq. 3
+    constant = step._replace(moved=[tf.stop_gradient(part) for part in step.moved])
+    alignment = tf.stop_gradient(cosine(_labeled_gradient(constant), step.gradient))
+    return Verdict(loss=step.labeled_loss(step.moved), alignment=alignment)  # v1, Eq. 3
 
 
 def soft_jvp(step: StudentStep) -> Verdict:
@@ -174,3 +179,12 @@ def cosine(left: Vector, right: Vector) -> tf.Tensor:
 def _labeled_gradient(step: StudentStep) -> Vector:
     """grad L_l(theta'_S) over the global batch."""
     return distribution.all_reduce_sum(gradient(step.labeled_loss, step.moved))
+
+
+def _moved_by_labels(step: StudentStep) -> Vector:
+    """How the labels moved the student: f(gradient), which is -eta_S grad L_u(theta_S) of gradient descent (Eq. 6.18).
+
+    It is less what the optimizer would have done without a gradient: momentum and decay are not the labels' doing.
+    """
+    without = step.change([tf.zeros_like(part) for part in step.gradient])
+    return [own - other for own, other in zip(step.change(step.gradient), without, strict=True)]

@@ -2,8 +2,8 @@
 
 A `Sampler` lets the teacher make what the student learns from: its inputs, its labels, and how probable these were,
 which is all that the sampled forms of the feedback ask. Here the inputs are the unlabeled images as they are and the
-labels are classes; a teacher that samples sentences for the student to read (Meta Back-Translation, thesis, chapter 6)
-is another such function, and no other feedback.
+labels are classes; a teacher that samples sentences for the student to read, word by word (Meta Back-Translation,
+thesis, chapter 6), is another such function, and no other feedback.
 """
 
 import dataclasses
@@ -50,19 +50,27 @@ class SharedForward:
           inputs: the images, [batch, ...].
         """
         self._forward, self._inputs = forward, inputs
-        self.logits: tf.Tensor | None = None
+        self._logits: tf.Tensor | None = None
 
     def __call__(
         self, inputs: Mapping[str, Inputs], *, parameters: Parameters = "raw", update_statistics: bool = True
     ) -> dict[str, tf.Tensor]:
         """Runs one joint pass; see `metassl_tf.algorithms.base.Forward`."""
-        if self.logits is not None or parameters != "raw":
+        if self._logits is not None or parameters != "raw":
             return self._forward(inputs, parameters=parameters, update_statistics=update_statistics)
         name = next((key for key, value in inputs.items() if value is self._inputs), None)
         joint = inputs if name else {**inputs, "images of the student": self._inputs}
         found = self._forward(joint, update_statistics=update_statistics)
-        self.logits = found[name or "images of the student"]
+        self._logits = found[name or "images of the student"]
         return {key: found[key] for key in inputs}
+
+    def logits_of(self, inputs: Inputs) -> tf.Tensor:
+        """What the network says: of the student's images in the joint pass, of anything else in a pass of its own."""
+        if inputs is not self._inputs:
+            return self._forward({"other": inputs}, update_statistics=False)["other"]
+        if self._logits is None:
+            raise TypeError("The algorithm made no forward pass with the weights that are trained.")
+        return self._logits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,8 +107,8 @@ class Sample(NamedTuple):
 
     Attributes:
       inputs: what the student sees, [batch, ...].
-      labels: what it is to say: of classification distributions, [batch, classes], differentiated through where they
-        are the teacher's own.
+      labels: what it is to say, [batch, ...]: of classification distributions, [batch, classes], differentiated
+        through where they are the teacher's own.
       log_probability: of what was sampled for each example, [batch]; differentiated through.
     """
 
@@ -110,32 +118,33 @@ class Sample(NamedTuple):
 
 
 Teacher = Callable[[Inputs], tf.Tensor]
-"""What a teacher says of unlabeled examples, as `Roles.teacher_batch` shows them to it."""
-Sampler = Callable[[Teacher, Inputs, tf.Tensor], Sample]
-"""(teacher, inputs, seed) -> sample. The seed is int32 [2]; with it, an example's place in the global batch determines
-the draw."""
+"""Inputs -> logits, tempered. The unlabeled examples have theirs from the pass that the teacher's own losses come from;
+of other inputs, such as what was drawn so far, each call makes a pass."""
+Sampler = Callable[[Teacher, Inputs, Inputs, tf.Tensor], Sample]
+"""(teacher, unlabeled examples as the teacher sees them, as the student sees them, seed) -> sample. The seed is int32
+[2]; with it, an example's place in the global batch determines the draw."""
 
 
-def sampled_class(teacher: Teacher, inputs: Inputs, seed: tf.Tensor) -> Sample:
+def sampled_class(teacher: Teacher, seen: Inputs, inputs: Inputs, seed: tf.Tensor) -> Sample:
     """Draws y_u ~ T(x_u) for each example, once; the same labels stand in both losses."""
-    log_probability = tf.nn.log_softmax(_logits(teacher, inputs))
+    log_probability = tf.nn.log_softmax(_logits(teacher, seen))
     drawn = _uniform(log_probability.shape[0], seed, log_probability.dtype)
     below = tf.cumsum(tf.exp(tf.stop_gradient(log_probability)), axis=-1) < drawn[:, tf.newaxis]
     label = tf.minimum(tf.reduce_sum(tf.cast(below, tf.int32), axis=-1), log_probability.shape[-1] - 1)
     return _of_class(inputs, label, log_probability)
 
 
-def most_probable_class(teacher: Teacher, inputs: Inputs, seed: tf.Tensor) -> Sample:
+def most_probable_class(teacher: Teacher, seen: Inputs, inputs: Inputs, seed: tf.Tensor) -> Sample:
     """Takes the class with the largest logit: no sample, so no feedback can be had from it."""
     del seed
-    logits = _logits(teacher, inputs)
+    logits = _logits(teacher, seen)
     return _of_class(inputs, tf.argmax(logits, axis=-1), tf.nn.log_softmax(logits))
 
 
-def distribution_itself(teacher: Teacher, inputs: Inputs, seed: tf.Tensor) -> Sample:
+def distribution_itself(teacher: Teacher, seen: Inputs, inputs: Inputs, seed: tf.Tensor) -> Sample:
     """Takes the teacher's distribution, differentiated through."""
     del seed
-    logits = _logits(teacher, inputs)
+    logits = _logits(teacher, seen)
     return Sample(inputs, tf.nn.softmax(logits), tf.zeros_like(logits[:, 0]))
 
 
@@ -146,9 +155,9 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def _logits(teacher: Teacher, inputs: Inputs) -> tf.Tensor:
+def _logits(teacher: Teacher, seen: Inputs) -> tf.Tensor:
     """What a teacher that tells classes apart says, [batch, classes]."""
-    logits = teacher(inputs)
+    logits = teacher(seen)
     if logits.shape.rank != 2:
         raise ValueError(
             f"A teacher of classes says one logit for each: expected [batch, classes], not {logits.shape}."

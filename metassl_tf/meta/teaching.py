@@ -1,6 +1,7 @@
 """One step of Meta Pseudo Labels on one replica: the teacher labels, the student learns, the teacher hears of it."""
 
 import contextlib
+import functools
 from typing import NamedTuple
 
 import keras
@@ -10,13 +11,14 @@ from metassl_tf.algorithms.base import Algorithm, Average, Context
 from metassl_tf.algorithms.batch import TEACHER_LABEL, Batch
 from metassl_tf.learner import distribution
 from metassl_tf.learner.learner import Learner, Updated
+from metassl_tf.learner.passes import Pass
 from metassl_tf.learner.step import Evaluated, Pending, Sums, evaluate, reduce_terms, total_sums
 from metassl_tf.meta.feedback import AVERAGED, FORMS, StudentStep, Verdict, follow, reinforce
 from metassl_tf.meta.meta_pseudo_labels import NO_FEEDBACK, MetaPseudoLabels
 from metassl_tf.meta.reduced_meta_pseudo_labels import ReducedMetaPseudoLabels
 from metassl_tf.meta.roles import Roles
 from metassl_tf.meta.scopes import validation_share
-from metassl_tf.meta.student import Sample, SharedForward
+from metassl_tf.meta.student import Sample, SharedForward, Teacher
 
 _USEFULNESS, _BASELINE = "feedback/usefulness", "feedback/baseline"
 
@@ -175,7 +177,7 @@ class Teaching:
             at=parameters,
         )
         gradient = distribution.all_reduce_sum(evaluated.gradients)
-        weights = tf.ones_like(sample.labels[:, 0]) if example_weights is None else example_weights
+        weights = tf.ones_like(sample.log_probability) if example_weights is None else example_weights
         count = weights.shape[0] * distribution.replica_context().num_replicas_in_sync
         return Lesson(
             batch=own,
@@ -195,25 +197,27 @@ class Teaching:
         self, batch: Batch, context: Context, unlabeled_weight: tf.Tensor
     ) -> tuple[tf.Tensor, Sums, dict[str, Average], Sample, list[tf.Tensor]]:
         """The teacher's own losses, and what it makes for the student, from one pass."""
-        settings, own = self.settings, self.roles.teacher_batch(batch)
-        inputs = own.unlabeled.views[self.roles.view]
-        if settings.freeze_teacher:
-            logits = self.teacher.predict(inputs, parameters="raw")
-            share, statistics = tf.zeros([]), list[tf.Tensor]()
-            sums, averages = Sums(), dict[str, Average]()
+        own = self.roles.teacher_batch(batch)
+        seen = own.unlabeled.views[self.roles.view]
+        share, statistics = tf.zeros([]), list[tf.Tensor]()
+        sums, averages = Sums(), dict[str, Average]()
+        if self.settings.freeze_teacher:
+            says: Teacher = functools.partial(self.teacher.predict, parameters="raw")
         else:
             forward = self.teacher.begin(context.step)
-            shared = SharedForward(forward, inputs)
+            shared = SharedForward(forward, seen)
             losses = self.roles.teacher.losses(shared, own, context)
             share, sums = reduce_terms(losses, unlabeled_weight)
             averages, statistics = dict(losses.metrics), forward.new_statistics
-            if shared.logits is None:
-                raise TypeError(f"{self.roles.teacher} made no forward pass with the weights that are trained.")
-            logits = shared.logits
+            says = shared.logits_of
         seed = tf.stack([tf.cast(self._seed & 0x7FFFFFFF, tf.int32), 0x7EAC])
         seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(context.step, tf.int32), alg="philox")
-        said = logits / settings.distillation_temperature
-        sample = self.roles.sample(lambda _: said, batch.unlabeled.views[self.roles.view], seed)
+        sample = self.roles.sample(
+            lambda inputs: says(inputs) / self.settings.distillation_temperature,
+            seen,
+            batch.unlabeled.views[self.roles.view],
+            seed,
+        )
         return share, sums, averages, sample, statistics
 
     def _judge(self, batch: Batch, lesson: Lesson, context: Context) -> Verdict:
@@ -222,28 +226,37 @@ class Teaching:
             return Verdict()
         step, moves = self._student_step(context.step), self._student_moves(context.step)
         student, training = self.student, self.settings.feedback_batch_norm == "training"
+        images = lesson.batch.unlabeled.views[self.roles.view]
+
+        def begin(at: list[tf.Tensor], **options: bool) -> Pass:
+            return student.begin(context.step, at=list(zip(student.parameters, at, strict=True)), **options)
 
         def stays(moved: list[tf.Tensor]) -> list[tf.Tensor]:
             return [tf.where(moves, there, here) for there, here in zip(moved, lesson.parameters, strict=True)]
 
+        def change(gradient: list[tf.Tensor]) -> list[tf.Tensor]:
+            changes = student.pure_update(gradient, step=step).changes
+            return [tf.where(moves, part, tf.zeros_like(part)) for part in changes]
+
         def labeled_loss(at: list[tf.Tensor]) -> tf.Tensor:
-            forward = student.begin(context.step, at=list(zip(student.parameters, at, strict=True)), training=training)
+            # Losses before and after the step, and their gradients, are compared: noise would come between them.
+            forward = begin(at, training=training, with_dropout=False)
             inputs = {"labeled": batch.labeled.views[self.roles.labeled_view]}
             logits = forward(inputs, update_statistics=False)["labeled"]
             return validation_share(logits, batch.labeled.label)
 
         def log_probability(at: list[tf.Tensor]) -> tf.Tensor:
             # The very pass that the student's losses come from, with all that is normalised together in it.
-            forward = student.begin(context.step, at=list(zip(student.parameters, at, strict=True)))
-            shared = SharedForward(forward, lesson.batch.unlabeled.views[self.roles.view])
+            shared = SharedForward(begin(at), images)
             self.roles.student.losses(shared, lesson.batch, context)
-            return tf.nn.log_softmax(shared.logits)
+            return tf.nn.log_softmax(shared.logits_of(images))
 
         taken = StudentStep(
             parameters=lesson.parameters,
             gradient=lesson.gradient,
             moved=stays(lesson.updated.values),
             update=lambda gradient: stays(student.pure_update(gradient, step=step).values),
+            change=change,
             labeled_loss=labeled_loss,
             log_probability=log_probability,
             coefficients=lesson.coefficients,

@@ -1,142 +1,15 @@
 """Every form of feedback against brute force, in float64: differences of the look-ahead loss, all vectors of labels."""
 
-import itertools
-from collections.abc import Callable
-from typing import Any
-
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from metassl_tf import losses
-from metassl_tf.learner.learner import Learner
-from metassl_tf.learner.update_rules import Adam, AdamW, Lars, RmsProp, Sgd
+from metassl_tf.hypergrad.products import gradient
+from metassl_tf.learner.update_rules import Sgd
 from metassl_tf.meta import feedback
-from metassl_tf.meta.feedback import FORMS, StudentStep, follow, reinforce
-from tests.learner import tiny
-
-FEATURES, CLASSES, UNLABELED, LABELED = 3, 3, 3, 4
-STEP = tf.constant(4, tf.int64)
-OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "sgd": {"rule": Sgd(momentum=0.0, nesterov=False)},
-    "momentum": {"rule": Sgd(nesterov=False)},
-    "nesterov": {"rule": Sgd()},
-    "rmsprop": {"rule": RmsProp()},
-    "adam": {"rule": Adam()},
-    "adamw": {"rule": AdamW()},
-    "lars": {"rule": Lars(trust_coefficient=0.5)},
-    "clipped": {"rule": Sgd(), "gradient_clip_norm": 0.05},
-    "decayed": {"rule": RmsProp(), "l2_weight_decay": 0.1, "gradient_clip_norm": 0.3},
-}
-
-
-class Problem:
-    """A student of two layers on three unlabeled examples, and a linear teacher."""
-
-    def __init__(self, *, used: bool = True, **optimization: Any) -> None:
-        """Builds both; `used` lets the student's optimizer have taken steps before."""
-        keras.utils.set_random_seed(1)
-        inputs = keras.Input((FEATURES,), dtype="float64")
-        hidden = keras.layers.Dense(4, activation="tanh", dtype="float64")(inputs)
-        model = keras.Model(inputs, keras.layers.Dense(CLASSES, dtype="float64")(hidden))
-        self.student = Learner(model, tiny.optimization(**optimization), seed=0)
-        if used:
-            for number, gradients in enumerate(tiny.random_gradients(model, steps=int(STEP))):
-                self.student.update([0.1 * part for part in gradients], [], step=tf.constant(number, tf.int64))
-        generator = np.random.default_rng(0)
-        self.unlabeled, self.labeled = (
-            tf.constant(generator.normal(size=(size, FEATURES))) for size in (UNLABELED, LABELED)
-        )
-        self.label = tf.one_hot([0, 2, 1, 1], CLASSES, dtype=tf.float64)
-        self.teacher = tf.constant(generator.normal(size=(FEATURES, CLASSES)))
-        self.parameters = [tf.convert_to_tensor(parameter.value) for parameter in self.student.parameters]
-
-    def logits(self, inputs: tf.Tensor, at: list[tf.Tensor]) -> tf.Tensor:
-        with keras.StatelessScope(state_mapping=list(zip(self.student.parameters, at, strict=True))):
-            return self.student.model(inputs, training=True)
-
-    def labeled_loss(self, at: list[tf.Tensor]) -> tf.Tensor:
-        return tf.reduce_mean(losses.cross_entropy(self.label, self.logits(self.labeled, at)))
-
-    def update(self, gradient: list[tf.Tensor]) -> list[tf.Tensor]:
-        return self.student.pure_update(gradient, step=STEP).values
-
-    def step(self, target: tf.Tensor) -> StudentStep:
-        """The student's step on these labels, differentiable by them."""
-        with tf.GradientTape() as tape:
-            tape.watch(self.parameters)
-            loss = tf.reduce_mean(losses.cross_entropy(target, self.logits(self.unlabeled, self.parameters)))
-        gradient = tape.gradient(loss, self.parameters)
-        return StudentStep(
-            parameters=self.parameters,
-            gradient=gradient,
-            moved=self.update(gradient),
-            update=self.update,
-            labeled_loss=self.labeled_loss,
-            log_probability=lambda at: tf.nn.log_softmax(self.logits(self.unlabeled, at)),
-            coefficients=tf.fill([UNLABELED], tf.constant(1 / UNLABELED, tf.float64)),
-        )
-
-    def teacher_log_probability(self, teacher: tf.Tensor) -> tf.Tensor:
-        return tf.nn.log_softmax(self.unlabeled @ teacher)
-
-    def lookahead(self, teacher: tf.Tensor) -> tf.Tensor:
-        """L_l at the expected update, Eq. 5.4."""
-        return self.labeled_loss(self.step(tf.exp(self.teacher_log_probability(teacher))).moved)
-
-    def by_differences(self, width: float = 1e-5) -> np.ndarray:
-        found = np.zeros([FEATURES, CLASSES])
-        for place in np.ndindex(*found.shape):
-            change = np.zeros_like(found)
-            change[place] = width
-            found[place] = self.lookahead(self.teacher + change) - self.lookahead(self.teacher - change)
-        return found / (2 * width)
-
-    def by(self, form: str) -> np.ndarray:
-        """The gradient by the teacher that a soft form says."""
-        with tf.GradientTape() as tape:
-            tape.watch(self.teacher)
-            target = tf.exp(self.teacher_log_probability(self.teacher))
-            verdict = FORMS[form](self.step(target))
-            signal = verdict.loss if verdict.loss is not None else follow(verdict.derivative, target)
-        return tape.gradient(signal, self.teacher).numpy()
-
-    def vectors(self) -> list[tf.Tensor]:
-        """All vectors of labels, one-hot."""
-        return [
-            tf.one_hot(labels, CLASSES, dtype=tf.float64)
-            for labels in itertools.product(range(CLASSES), repeat=UNLABELED)
-        ]
-
-    def expected(self, gradient_of: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> np.ndarray:
-        """The mean over all vectors of labels of the gradient of a loss of (target, log-probability of each label)."""
-        total = np.zeros([FEATURES, CLASSES])
-        for target in self.vectors():
-            with tf.GradientTape() as tape:
-                tape.watch(self.teacher)
-                log_probability = tf.reduce_sum(target * self.teacher_log_probability(self.teacher), axis=1)
-                loss = gradient_of(target, log_probability)
-            total += np.exp(log_probability.numpy().sum()) * tape.gradient(loss, self.teacher).numpy()
-        return total
-
-    def enumerated(self) -> np.ndarray:
-        """The gradient of E[L_l(theta'_S)]."""
-        with tf.GradientTape() as tape:
-            tape.watch(self.teacher)
-            log_probability = self.teacher_log_probability(self.teacher)
-            value = tf.add_n(
-                [
-                    tf.exp(tf.reduce_sum(target * log_probability))
-                    * tf.stop_gradient(self.labeled_loss(self.step(target).moved))
-                    for target in self.vectors()
-                ]
-            )
-        return tape.gradient(value, self.teacher).numpy()
-
-
-def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+from metassl_tf.meta.feedback import FORMS, follow, reinforce
+from tests.meta.lookahead import CLASSES, FEATURES, OPTIMIZERS, Problem, relative_error
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -224,7 +97,27 @@ def test_old_loss_less_new_loss_is_the_inner_product_and_not_the_opposite() -> N
         np.testing.assert_allclose(difference.usefulness, product.usefulness, rtol=0.02, atol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["hard", "hard_difference"])
+@pytest.mark.parametrize("optimizer", ["nesterov", "rmsprop", "adam", "clipped"])
+def test_cosine_is_that_of_the_step_that_the_labels_caused(optimizer: str) -> None:
+    """With f(gradient) in place of the gradient (Eq. 6.18): for Nesterov the same angle, for RMSProp another."""
+    problem = Problem(**OPTIMIZERS[optimizer])
+    step = problem.step(tf.one_hot([1, 0, 2], CLASSES, dtype=tf.float64))
+    without = problem.update([tf.zeros_like(part) for part in step.gradient])
+    slope, caused = (
+        np.concatenate([np.ravel(part) for part in parts])
+        for parts in (
+            gradient(problem.labeled_loss, step.moved),
+            [there - here for there, here in zip(step.moved, without, strict=True)],
+        )
+    )
+    expected = -slope @ caused / np.linalg.norm(slope) / np.linalg.norm(caused)
+    verdict = feedback.hard_cosine(step)
+    np.testing.assert_allclose(verdict.usefulness, expected, rtol=1e-6)
+    same_angle = optimizer in ("nesterov", "clipped")
+    assert (abs(float(verdict.usefulness - verdict.alignment)) < 1e-6) == same_angle
+
+
+@pytest.mark.parametrize("form", ["hard", "hard_cosine", "hard_difference"])
 def test_student_that_does_not_learn_has_nothing_to_say(form: str) -> None:
     problem = Problem(learning_rate=0.0, **OPTIMIZERS["sgd"])
     target = problem.vectors()[5]

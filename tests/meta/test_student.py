@@ -2,19 +2,23 @@
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from metassl_tf.algorithms import ALGORITHMS
+from metassl_tf.algorithms.base import Context, Forward, Losses, Needs, Term
 from metassl_tf.algorithms.batch import TEACHER_LABEL, Batch
+from metassl_tf.losses import cross_entropy
 from metassl_tf.meta.student import SAMPLERS, Sample, SharedForward
 from tests.learner import tiny
-from tests.meta.taught import Nothing, batch_of, make, teacher_change, weights_of
+from tests.meta.taught import Nothing, batch_of, flat, make, teacher_change, weights_of
 
 
 def sample_of(form: str, logits: tf.Tensor, seed: list[int]) -> Sample:
-    return SAMPLERS[form](lambda _: logits, tf.zeros([len(logits), 1]), tf.constant(seed))
+    examples = tf.zeros([len(logits), 1])
+    return SAMPLERS[form](lambda _: logits, examples, examples, tf.constant(seed))
 
 
 def test_samples_follow_the_distribution_and_the_seed() -> None:
@@ -50,25 +54,62 @@ def test_classes_want_a_logit_for_each(form: str) -> None:
         sample_of(form, tf.zeros([2, 5, 3]), [0, 0])
 
 
+class LearnWords:
+    """A student of sentences: all its words after the same input, label int [batch, words]."""
+
+    def needs(self) -> Needs:
+        return Needs(labeled_views={}, unlabeled_views={"student": "strong"})
+
+    def losses(self, forward: Forward, batch: Batch, context: Context) -> Losses:
+        logits = forward({"student": batch.unlabeled.views["student"]})["student"]
+        words = tf.one_hot(batch.unlabeled.columns[TEACHER_LABEL], tiny.CLASSES)  # [batch, words, classes]
+        values = tf.reduce_sum(cross_entropy(words, logits[:, tf.newaxis]), axis=1)
+        return Losses(labeled={}, unlabeled={"words": Term(values)}, metrics={})
+
+
+def two_words(teacher: Any, seen: tf.Tensor, inputs: tf.Tensor, seed: tf.Tensor) -> Sample:
+    """Draws a word, then another that depends on it; the student is to say both after what was written."""
+    del seed
+    words, log_probability, written = [], tf.zeros(len(seen)), seen
+    for _ in range(2):
+        of_word = tf.nn.log_softmax(teacher(written))
+        words.append(tf.argmax(-of_word, axis=1))
+        log_probability += tf.reduce_min(of_word, axis=1)
+        written += tf.one_hot(words[-1], tiny.FEATURES)
+    return Sample(inputs + written, tf.stack(words, axis=1), log_probability)
+
+
 @pytest.mark.parametrize("feedback", ["hard", "hard_cosine", "hard_difference"])
-def test_a_teacher_may_sample_what_the_student_sees(feedback: str) -> None:
-    """As Meta Back-Translation does: inputs are drawn, labels are given, and the teacher hears of what it drew."""
-    made, batch = make(feedback=feedback, algorithm=Nothing()), batch_of(Nothing())
-    written = tf.random.stateless_normal(batch.unlabeled.views["student"].shape, [1, 2])
-    given = tf.one_hot([0, 1, 2] * 3, 3)[: len(written)]
+def test_a_teacher_may_write_sequences_for_its_student(feedback: str) -> None:
+    """As in Meta Back-Translation: inputs are drawn word by word, and the teacher hears of all that it drew."""
+    made, batch = make(feedback=feedback, algorithm=Nothing(), baseline_decay=0.0), batch_of(Nothing())
+    rule, seen = made.rule, batch.unlabeled.views["student"]
+    rule.roles = rule.roles._replace(sample=two_words, student=LearnWords())
+    before, step = weights_of(rule.teacher), tf.constant(0, tf.int64)
+    labeled = len(batch.labeled.label)
 
-    def sample(teacher: Any, inputs: tf.Tensor, seed: tf.Tensor) -> Sample:
-        del seed
-        return Sample(written, given, tf.nn.log_softmax(teacher(inputs))[:, 0])
+    def teacher(inputs: tf.Tensor) -> tf.Tensor:
+        """The first word comes from the joint pass, the second from one of its own."""
+        joint = tf.concat([batch.labeled.views["weak"], inputs], axis=0) if inputs is seen else inputs
+        with keras.StatelessScope():
+            logits = rule.teacher.model(joint, training=True)
+        return logits[labeled:] if inputs is seen else logits
 
-    rule = made.rule
-    rule.roles = rule.roles._replace(sample=sample)
-    before = weights_of(rule.teacher)
+    with tf.GradientTape() as tape:
+        expected = two_words(teacher, seen, seen, tf.zeros(2, tf.int32))
+        joint_log_probability = tf.reduce_sum(expected.log_probability)
+    slope = tape.gradient(joint_log_probability, rule.teacher.trainable_variables)
+    changes = rule.teacher.pure_update([-part for part in slope], step=step).changes
     pending = rule.begin_step(batch, tiny.context(), tf.ones([]))
-    assert pending.evaluated.batch.unlabeled.views["student"] is written
-    np.testing.assert_array_equal(pending.evaluated.batch.unlabeled.columns[TEACHER_LABEL], given)
-    pending.apply()
-    assert any(change.any() for change in teacher_change(made, before))
+    own = pending.evaluated.batch.unlabeled
+    np.testing.assert_allclose(own.views["student"], expected.inputs, rtol=1e-6)
+    np.testing.assert_array_equal(own.columns[TEACHER_LABEL], expected.labels)
+    usefulness = float(pending.apply()["feedback/usefulness"][0])
+    usefulness /= len(seen) if feedback == "hard_cosine" else 1
+    assert usefulness != 0.0
+    np.testing.assert_allclose(
+        flat(teacher_change(made, before)), usefulness * flat(changes), rtol=1e-3, atol=1e-5 * abs(usefulness)
+    )
 
 
 class Recorder:
@@ -88,10 +129,16 @@ def test_student_s_images_join_the_first_pass_of_the_weights_that_are_trained() 
     asked: list[dict[str, Any]] = [{"parameters": "ema", "update_statistics": False}, {"update_statistics": False}, {}]
     for options in asked:
         assert shared({"own": own}, **options).keys() == {"own"}
-        assert (shared.logits is images) == ("parameters" not in options)
+        if "parameters" in options:
+            with pytest.raises(TypeError, match="no forward pass with the weights that are trained"):
+                shared.logits_of(images)
+        else:
+            assert shared.logits_of(images) is images
     joint = [(count, options["update_statistics"]) for count, options in recorder.calls]
     assert joint == [(1, False), (2, False), (1, True)]
     assert [options.get("parameters", "raw") for _, options in recorder.calls] == ["ema", "raw", "raw"]
+    assert shared.logits_of(own) is own
+    assert recorder.calls[3] == (1, {"update_statistics": False})
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

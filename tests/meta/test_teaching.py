@@ -3,11 +3,15 @@
 import functools
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from metassl_tf.meta.feedback import FORMS
+from metassl_tf.algorithms.batch import TEACHER_LABEL
+from metassl_tf.losses import cross_entropy
+from metassl_tf.meta.feedback import FORMS, HARD
+from tests.learner import tiny
 from tests.meta.taught import RATE, Nothing, batch_of, flat, make, teacher_change, weights_of
 
 
@@ -38,6 +42,21 @@ def test_both_soft_forms_agree_through_batch_norm_and_dropout(dropout: float) ->
             made.take(number)
     for left, right in zip(*(made.state(made.rule.teacher) for made in both), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-5)
+
+
+def test_losses_before_and_after_the_step_are_those_without_dropout() -> None:
+    made = make(feedback="hard_difference", dropout=0.5)
+    batch, without = batch_of(), tiny.network(batch_norm=True)
+
+    def labeled_loss() -> float:
+        for own, variable in zip(without.trainable_variables, weights_of(made.rule.student), strict=True):
+            own.assign(variable)
+        logits = without(batch.labeled.views["weak"], training=True)
+        return float(tf.reduce_mean(cross_entropy(tf.one_hot(batch.labeled.label, tiny.CLASSES), logits)))
+
+    before = labeled_loss()
+    found = float(made.step(batch, tf.constant(0, tf.int64))["feedback/usefulness"][0])
+    assert found == pytest.approx(before - labeled_loss(), rel=1e-4)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -91,6 +110,33 @@ def test_lookahead_counts_the_student_s_steps() -> None:
         assert float(rates["learning_rate"]) == pytest.approx(RATE)
     np.testing.assert_array_equal(changes[0], changes[1])
     assert np.abs(changes[0] - changes[2]).max() > 1e-4
+
+
+@pytest.mark.parametrize("form", HARD)
+def test_teacher_hears_the_advantage_of_what_it_drew(form: str) -> None:
+    """-(h - b) grad sum_u log T(y_u | x_u), Eq. 5.12 with b as it was; the mean over u for the cosine."""
+    made, number = make(algorithm=Nothing(), feedback=form, baseline_decay=0.5), tf.constant(1, tf.int64)
+    made.step(batch_of(Nothing(), seed=0), tf.constant(0, tf.int64))
+    rule, batch = made.rule, batch_of(Nothing(), seed=1)
+    teacher, before = rule.teacher, weights_of(rule.teacher)
+    (baseline,) = (float(own) for own in rule.state_variables["teaching"])
+    pending = rule.begin_step(batch, tiny.context(1), tf.ones([]))
+    labels = pending.evaluated.batch.unlabeled.columns[TEACHER_LABEL]
+    images = tf.concat([batch.labeled.views["weak"], batch.unlabeled.views["student"]], axis=0)
+    with tf.GradientTape() as tape, keras.StatelessScope():
+        said = tf.nn.log_softmax(teacher.model(images, training=True))[-len(labels) :]
+        loss = -tf.reduce_sum(labels * said)
+    slope = tape.gradient(loss, teacher.trainable_variables)
+    # Gradient descent with momentum is linear in the gradient.
+    without, by_one = (
+        flat(teacher.pure_update([share * part for part in slope], step=number).changes) for share in (0.0, 1.0)
+    )
+    advantage = float(pending.apply()["feedback/usefulness"][0]) - baseline
+    advantage /= len(labels) if form == "hard_cosine" else 1
+    assert abs(baseline) > 1e-4
+    assert abs(advantage) > 1e-4
+    expected = without + advantage * (by_one - without)
+    np.testing.assert_allclose(flat(teacher_change(made, before)), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_baseline_is_subtracted_before_it_moves() -> None:
