@@ -178,6 +178,10 @@ NETWORK_SETTINGS = (
 )
 
 
+# Settings of models that act in training alone.
+_OF_TRAINING = {"dropout", "stochastic_depth", "batch_norm_momentum"}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
     """What builds and updates one network.
@@ -208,6 +212,7 @@ class Network:
         own = {name for name in NETWORK_SETTINGS if name != "model"} | {
             *_values_of(self.rule),
             *_values_of(self.schedule),
+            *(_OF_TRAINING & _values_of(self.model).keys()),
         }
         return [f"{self.prefix}{name}" for name in sorted(own)]
 

@@ -1,6 +1,7 @@
 """A config as the text of a flagfile that alone reproduces it: every setting that has an effect, and no other."""
 
-from typing import Any
+import dataclasses
+from typing import Any, cast
 
 from metassl_tf.algorithms.batch import GIVEN_LABEL, TEACHER_LABEL
 from metassl_tf.config import Config
@@ -51,7 +52,9 @@ def unused(config: Config) -> dict[str, str]:
         reasons |= rule.unused()
     taught = config.meta_rule(MetaPseudoLabels)
     if taught and taught.freeze_teacher and config.teacher:
-        reasons |= dict.fromkeys(config.teacher.of_updates(), "a teacher that --freeze_teacher holds learns nothing")
+        own = [field.name for field in dataclasses.fields(cast(Any, config.algorithm))]
+        useless = [*config.teacher.of_updates(), *_RAMP, *own]
+        reasons |= dict.fromkeys(useless, "a teacher that --freeze_teacher holds learns nothing")
     return reasons
 
 

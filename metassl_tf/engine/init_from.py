@@ -2,6 +2,7 @@
 
 import logging
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from metassl_tf.engine.checkpoints import first_line
+from metassl_tf.engine.interface import FILE_NAME, from_json
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
 from metassl_tf.learner.learner import Learner
@@ -17,7 +19,14 @@ from metassl_tf.learner.variables import statistics
 _EXPECTED = "Expected a workdir, a checkpoint in one (such as DIR/best/step-100), or a .keras file"
 
 
-def initialize(learner: Learner, source: str, *, flag: str = "--init_from", model_flag: str = "--model") -> None:
+def initialize(
+    learner: Learner,
+    source: str,
+    *,
+    flag: str = "--init_from",
+    model_flag: str = "--model",
+    classes: Sequence[str] | None = None,
+) -> None:
     """Copies weights into a learner's model and its moving average.
 
     Of a run, the averaged weights are taken. The last layer is left as initialised where its shape differs.
@@ -27,10 +36,14 @@ def initialize(learner: Learner, source: str, *, flag: str = "--init_from", mode
       source: workdir, checkpoint prefix, or `.keras` file.
       flag: that names it, for messages.
       model_flag: that names the learner's model, for messages.
+      classes: names in the order of the model's outputs, for a model that is not to learn them: then the last layer has
+        to fit as well, and the source, where it says so, to have these classes.
 
     Raises:
-      UserError: there is nothing to read, or the model differs in more than its last layer.
+      UserError: there is nothing to read, or the model differs in more than its last layer, or in its classes.
     """
+    if classes is not None:
+        _check_classes(source, classes, flag)
     model_variables = learner.state_variables["model"]
     values = (_from_keras if source.endswith(".keras") else _from_checkpoint)(source, flag)
     if len(values) != len(model_variables):
@@ -43,7 +56,7 @@ def initialize(learner: Learner, source: str, *, flag: str = "--init_from", mode
         if variable.shape == value.shape:
             variable.assign(value)
             average.assign(value)
-        elif id(variable) in head:
+        elif id(variable) in head and classes is None:
             logging.warning(
                 "%s: %s has shape %s there and %s here; it starts from random values.",
                 flag,
@@ -56,6 +69,34 @@ def initialize(learner: Learner, source: str, *, flag: str = "--init_from", mode
                 f"{flag}={source}: variable {variable.name} has shape {list(value.shape)} there and "
                 f"{variable.shape.as_list()} here. Expected the same {model_flag} with the same settings."
             )
+
+
+def _check_classes(source: str, expected: Sequence[str], flag: str) -> None:
+    """Compares with the classes that a run or a file of one has stored beside its weights."""
+    text = _interface_text(source)
+    if text is None:
+        return
+    classes = from_json(text, source=f"{FILE_NAME} of {source}").class_names
+    if classes == tuple(expected):
+        return
+    place = next((k for k, pair in enumerate(zip(classes, expected, strict=False)) if pair[0] != pair[1]), None)
+    difference = "" if place is None else f", the first other one {classes[place]!r} there and {expected[place]!r} here"
+    raise UserError(
+        f"{flag}={source} tells {len(classes)} classes apart and the data have {len(expected)}{difference}. Expected "
+        "the same ones in the same order: a teacher that does not learn labels with what it has."
+    )
+
+
+def _interface_text(source: str) -> bytes | None:
+    """What a source says of its classes: a `.keras` file in itself, a workdir beside its checkpoints."""
+    path = Path(source)
+    if source.endswith(".keras"):
+        if not zipfile.is_zipfile(path):
+            return None
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(FILE_NAME) if FILE_NAME in archive.namelist() else None
+    places = (folder / FILE_NAME for folder in (path, *path.parents[:2]))  # DIR, or DIR/best/step-100
+    return next((place.read_bytes() for place in places if place.is_file()), None)
 
 
 def _from_checkpoint(source: str, flag: str) -> list[np.ndarray]:

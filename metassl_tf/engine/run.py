@@ -169,6 +169,7 @@ class Run:
                 teaching.settings.init_teacher_from,
                 flag="--init_teacher_from",
                 model_flag="--teacher_model",
+                classes=self._experiment.dataset.class_names if teaching.settings.freeze_teacher else None,
             )
 
     def _check_split(self) -> None:

@@ -1,6 +1,7 @@
 """`--init_from` takes weights from whatever holds them, re-initialises another head, and refuses another body."""
 
 import logging
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from metassl_tf.config import Config
 from metassl_tf.engine import run
 from metassl_tf.engine.checkpoints import Checkpoints
 from metassl_tf.engine.init_from import initialize
+from metassl_tf.engine.interface import FILE_NAME, Interface
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
 from metassl_tf.learner.learner import Learner
@@ -108,6 +110,27 @@ def test_another_head_is_reported_and_left_as_initialised(
             np.testing.assert_array_equal(variables[position], tf.fill(variables[position].shape, 2.0 + position))
         for variable, initial in zip(variables[number - HEAD : number], head, strict=True):
             np.testing.assert_array_equal(variable, initial)
+
+
+@pytest.mark.parametrize("kind", ["workdir", "best", "keras"])
+def test_a_network_that_is_not_to_learn_has_the_same_classes(kind: str, workdir: Workdir, tmp_path: Path) -> None:
+    file = keras_file(tmp_path, wrapped=True)
+    source = {"workdir": workdir.root, "best": workdir.best / "step-7", "keras": file}[kind]
+    with pytest.raises(UserError, match=r"has shape \[5, 3\] there and \[5, 7\] here. Expected the same --model"):
+        initialize(learner(network(classes=7)), str(source), classes=tuple("abcdefg"))
+    interface = Interface(shape=(4,), class_names=("a", "b", "c"), normalization=None).to_json()
+    workdir.interface.write_bytes(interface)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(FILE_NAME, interface)
+    for classes, expected in {
+        ("a", "c", "b"): r"tells 3 classes apart and the data have 3, the first other one 'b' there and 'c' here",
+        ("a", "b", "c", "d"): r"tells 3 classes apart and the data have 4. Expected the same ones in the same order",
+    }.items():
+        with pytest.raises(UserError, match=expected):
+            initialize(learner(), str(source), classes=classes)
+    started = learner()
+    initialize(started, str(source), classes=("a", "b", "c"))
+    assert_starts_from_the_averages(started)
 
 
 @pytest.mark.parametrize(

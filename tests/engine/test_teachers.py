@@ -35,6 +35,7 @@ TAUGHT = {
     "fine_tune_learning_rate": 0.01,
     "fine_tune_batch_size": 16,
 }
+FROZEN = {"freeze_teacher": "true", "feedback": None, "teacher_learning_rate": None, "threshold": None}
 ALL_LABELED = {"num_labeled": 0, "num_validation": 0, "labeled_in_unlabeled": "false"}
 
 
@@ -170,6 +171,7 @@ def test_frozen_teacher_comes_from_another_run(
         teacher_hidden_units="16",
         student_wait_steps=None,
         teacher_learning_rate=None,
+        threshold=None,
         fine_tune_steps=None,
         fine_tune_learning_rate=None,
         fine_tune_batch_size=None,
@@ -188,9 +190,12 @@ def test_frozen_teacher_comes_from_another_run(
     ("changes", "message"),
     [
         (
-            {"freeze_teacher": "true", "feedback": None, "teacher_learning_rate": None},
+            {**FROZEN},
             r"--freeze_teacher keeps .* random.* Expected --init_teacher_from",
         ),
+        ({**FROZEN, "threshold": 0.5}, r"--threshold has no effect here: a teacher that --freeze_teacher holds"),
+        ({**FROZEN, "unlabeled_weight": 2}, r"--unlabeled_weight has no effect here: a teacher that --freeze_te"),
+        ({**FROZEN, "teacher_dropout": 0.5}, r"--teacher_dropout has no effect here: a teacher that --freeze_te"),
         ({"student_wait_steps": 12}, r"--student_wait_steps=12 does not end before --steps=12"),
         ({"teacher_model": "no_such"}, r"--teacher_model=no_such is not known"),
         ({"feedback": "soft", "baseline_decay": 0.5}, r"--baseline_decay has no effect here"),
