@@ -37,6 +37,6 @@ BASES = {
         {},
         ("feedback", "teachers", "more_teachers", "regularization", "amounts"),
     ),
-    "uda": Base("UDA teacher", "flags/digits/uda_40.flags", _HALF, ("feedback",)),
+    "uda": Base("UDA teacher", "flags/digits/uda_40.flags", _HALF, ("feedback", "weighted_students")),
 }
 """Name -> experiment."""

@@ -46,6 +46,9 @@ def _amounts(number: int) -> dict[str, Variant]:
     }
 
 
+# All of a group have the same examples, those on which weights are fitted set apart.
+_APART = {"num_meta_validation": 100, "labeled_in_unlabeled": False}
+_WEIGHTS = {"weight_update_steps": 2, "damping": 0.1}
 _LABELED = {"unlabeled_dataset": "labeled", "unlabeled_ratio": 1, "strong_policy": "weak"}
 _SAMPLED, _SOFT = "no feedback, sampled labels", "no feedback, soft labels"
 
@@ -85,6 +88,19 @@ GROUPS = {
         "Number of labels",
         "H. Pham's thesis, Figure 5.5",
         {name: variant for number in (20, 40, 100, 200, 400) for name, variant in _amounts(number).items()},
+    ),
+    "weighted_students": Group(
+        "Learned weights and Meta Pseudo Labels, apart and together",
+        "",
+        {
+            "neither": Variant(_APART, reference="neither"),
+            "weights": Variant({"meta": ("per_example_weights",), **_WEIGHTS, **_APART}, reference="neither"),
+            "Meta Pseudo Labels": Variant(_taught(FEEDBACK, **_APART), reference="neither"),
+            "both": Variant(
+                {**_taught(FEEDBACK, **_APART), "meta": ("meta_pseudo_labels", "per_example_weights"), **_WEIGHTS},
+                reference="Meta Pseudo Labels",
+            ),
+        },
     ),
     "feedback": Group(
         "Forms of feedback",
