@@ -113,7 +113,7 @@ def _train(experiment: Flagfile, seed: int, runs_dir: Path) -> None:
         toy_comparison.write_json(path, found)
 
 
-def compare(seeds: Sequence[int], runs_dir: Path) -> dict[str, Any]:
+def compare(seeds: Sequence[int], runs_dir: Path, *, missing: bool = False) -> dict[str, Any]:
     """Trains every method with every seed, where that has not been done, and stores what it says.
 
     The Laplacian SVM takes less than a second and is fitted again each time.
@@ -121,21 +121,21 @@ def compare(seeds: Sequence[int], runs_dir: Path) -> dict[str, Any]:
     Args:
       seeds: each is `--seed` and `--split_seed`.
       runs_dir: folder of what each run leaves; see `network` and `measured`.
+      missing: take what is recorded beside the flagfiles as it is, wherever it was measured.
 
     Returns:
       What `regions.json` holds; see `summarize`.
     """
     accuracy: dict[str, dict[int, float]] = {method: {} for method in NAMES}
-    measurements: list[tuple[str, Measurement]] = []
     for seed in tqdm(seeds, desc="regions", unit="seed", disable=None):
         for method in METHODS:
-            run = measured(flagfile(method), seed, runs_dir)
-            measurements.append((method, run))
-            accuracy[method][seed] = run.test_accuracy
+            own = flagfile(method)
+            recorded = next((run for run in own.measurements() if run.seed == seed), None) if missing else None
+            if recorded is None:
+                own.record(recorded := measured(own, seed, runs_dir))
+            accuracy[method][seed] = recorded.test_accuracy
         examples = examples_of(seed)
         accuracy[LAPLACIAN_SVM][seed] = accuracy_of(fit_laplacian_svm(examples), examples.test)
-    for method, run in measurements:
-        flagfile(method).record(run)
     found = summarize(accuracy)
     toy_comparison.write_json(_stored(), found)
     return found

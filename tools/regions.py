@@ -7,7 +7,7 @@ The first trains supervised learning, pseudo labels of what that has found, and 
 SVM, and draws what they decide into `two_moons_regions.png` (Figure 5.2). The second trains each with every seed, one
 after the other in this process: accuracies go to `flags/two_moons/measured.json`, and how often each method separates
 the moons to `regions.json` beside it. What was trained stays in `--runs_dir`: the same command again goes on where it
-was stopped, and neither trains what the other has.
+was stopped, and neither trains what the other has. With `--missing`, what `measured.json` has is not measured again.
 """
 
 from pathlib import Path
@@ -26,6 +26,7 @@ from tools.region_figure import Panel, Points
 _OUTPUT = flags.DEFINE_string("output", None, f"Folder to draw {PICTURE} in; it is made where there is none.")
 _SEEDS = flags.DEFINE_list("seeds", [], "Seeds or ranges, such as 0..19, to compare the methods with.")
 _RUNS_DIR = flags.DEFINE_string("runs_dir", "runs/regions", "Folder of what each run measured, and of its network.")
+_MISSING = flags.DEFINE_bool("missing", False, "Measure only what was not recorded before, in whatever folder.")
 _WRITE_HEADERS = flags.DEFINE_bool("write_headers", False, "Bring `# Measured:` in the flagfiles up to date.")
 flags.declare_key_flag("seed")
 
@@ -65,10 +66,12 @@ def main() -> None:
         raise UserError("Nothing to do. Expected --output=DIR for the figure, --seeds=0..19 for the numbers, or both.")
     if flags.FLAGS["seed"].present and not _OUTPUT.value:
         raise UserError("--seed has no effect without --output: it is that of the figure. Expected --seeds.")
+    if _MISSING.value and not seeds:
+        raise UserError("--missing has no effect without --seeds, which are to be measured. Expected both.")
     if _OUTPUT.value:
         print(draw(flags.FLAGS["seed"].value, Path(_OUTPUT.value), runs_dir))
     if seeds:
-        print(region_comparison.table(region_comparison.compare(seeds, runs_dir)), end="")
+        print(region_comparison.table(region_comparison.compare(seeds, runs_dir, missing=_MISSING.value)), end="")
     if _WRITE_HEADERS.value:
         for method in METHODS:
             flagfile(method).write_header()

@@ -163,6 +163,9 @@ def test_comparison_repeats_nothing(measured: list[tuple[str, int]], capsys: pyt
     regions("--seeds=0,1")
     assert measured == []
     assert capsys.readouterr().out == first
+    regions("--seeds=0..2", "--runs_dir=elsewhere", "--missing")
+    assert sorted(measured) == sorted((method, 2) for method in METHODS)
+    measured.clear()
     flagfile(OURS).path.write_text(TINY[OURS].replace("--steps=5", "--steps=6"))
     regions("--seeds=0,1")
     assert measured == [(OURS, 0), (OURS, 1)]
@@ -183,6 +186,7 @@ def test_comparison_is_shown_as_a_table(capsys: pytest.CaptureFixture[str]) -> N
     [
         ([], "Nothing to do.*--output=DIR.*--seeds"),
         (["--seeds=some"], "--seeds=some is not a list of integers"),
+        (["--output=x", "--missing"], "--missing has no effect without --seeds"),
         (["--seeds=0", "--seed=1"], "--seed has no effect without --output"),
         (["--output=x", "--steps=3"], "--steps has no effect on the figure.*--seed"),
     ],
