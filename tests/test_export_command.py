@@ -42,6 +42,20 @@ def test_the_weights_asked_for_are_exported(tmp_path: Path, checkpoint: str, par
     assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "model.keras"]
 
 
+@pytest.mark.parametrize("parameters", ["raw", "ema"])
+def test_the_fine_tuned_student_is_exported(tmp_path: Path, parameters: str) -> None:
+    workdir = trained("taught")
+    given = [f"--workdir={workdir.root}", "--checkpoint=fine_tuned", f"--parameters={parameters}"]
+    assert run_here("export", [*given, f"--output={tmp_path}"]) is None
+    experiment = setup.build(config_of("taught"))
+    state = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(workdir.fine_tuned)))
+    for place, variable in enumerate(experiment.learner.state_variables["model"]):
+        variable.assign(state.get_tensor(f"model/{place}/.ATTRIBUTES/VARIABLE_VALUE"))
+    logits = experiment.learner.predict(experiment.views.plain(tf.constant(IMAGES)), parameters="raw")
+    np.testing.assert_allclose(served(tmp_path), tf.nn.softmax(logits), atol=1e-5)
+    assert np.abs(served(tmp_path) - served(workdir.root)).max() > 1e-3  # what training itself has exported
+
+
 def test_weights_differ() -> None:
     """Else the test above could not tell them apart."""
     state = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(trained("digits").checkpoints)))

@@ -15,7 +15,7 @@ from absl import flags
 from metassl_tf import flag_definitions
 from metassl_tf.choices import CHOICES
 from metassl_tf.config import Config
-from metassl_tf.engine.run import default_workdir
+from metassl_tf.engine.run import default_workdir, describe
 from metassl_tf.engine.workdir import Workdir
 from tests.command_line import FLAGS, ReachedTraining, arguments, forbid_training, run_here, start
 from tests.engine.conftest import TINY
@@ -112,6 +112,21 @@ TensorBoard    tensorboard --logdir {workdir.tensorboard}
     assert list(workdir.tensorboard.glob("events.*"))
     # Neither a progress bar nor warnings; TensorFlow may complain of missing GPUs.
     assert not re.search(r"\r|%\||step/s|examples/s|warning", errors, flags=re.IGNORECASE), errors
+
+
+def test_last_lines_name_the_fine_tuned_student_and_the_teacher_where_they_were_tested(tmp_path: Path) -> None:
+    workdir = Workdir(tmp_path)
+    measured = {"raw": {"accuracy": 0.1}, "ema": {"accuracy": 0.81254}}
+    taught = {"test_accuracy": 0.8, "teacher": {"test": measured, "validation": {}}}
+    first = {
+        "test accuracy  0.8000\nteacher        0.8125\nresult ": taught,
+        "test accuracy  0.8000\nfine-tuned     0.8125\nteacher        0.8125\nresult ": taught
+        | {"fine_tuned": {"test": measured}},
+        "test accuracy  0.8000\nresult ": {"test_accuracy": 0.8, "fine_tuned": {"validation": measured}},
+        "test accuracy  not measured: no test set\nresult ": {"test_accuracy": None, "teacher": {}},
+    }
+    for lines, result in first.items():
+        assert describe(result, workdir).startswith(lines)
 
 
 def test_help_explains_every_flag(helping: subprocess.Popen[str]) -> None:

@@ -27,6 +27,15 @@ _SETTINGS = {
         "dropout": 0.2,
     },
     "pictures": {"dataset": "npz", "filters": 4},
+    "taught": {
+        "dataset": "digits",
+        "num_labeled": 20,
+        "model": "mlp",
+        "meta": "meta_pseudo_labels",
+        "feedback": "none",
+        "fine_tune_steps": 4,
+        "fine_tune_learning_rate": 0.1,
+    },
     "points": {"dataset": "two_moons", "num_labeled": 6, "num_test": 50, "model": "mlp"},
 }
 
@@ -47,7 +56,7 @@ def pictures_file() -> Path:
 
 
 def config_of(kind: str) -> Config:
-    """The config of a run: `digits` (grey, with validation), `pictures` (colour, without) or `points`."""
+    """The config of a run: `digits` (grey, with validation), `pictures` (colour, without), `taught` or `points`."""
     data = {"data_dir": pictures_file()} if kind == "pictures" else {}
     return flag_definitions.parse(arguments({**_SHORT, **_SETTINGS[kind], **data}))
 

@@ -229,11 +229,6 @@ def _own_pool(dataset: Dataset, pool: Examples, split: Split) -> Indices:
     validating = np.concatenate([split.validation, split.meta_validation])
     known = [dataset.train.take(split.labeled), validation.take(validating), dataset.test]
     copies = occurs_in(pool, known)
-    if any(len(part) and part.streamed != pool.streamed for part in known):
-        _logger.warning(
-            "Either the unlabeled or the other examples are streamed from files, so that they are not compared. Make "
-            "sure that no unlabeled example is a copy of a validation or test example."
-        )
     if copies.any():
         _logger.warning(
             "%d unlabeled examples are left out: they are copies of labeled, validation or test examples.",

@@ -72,6 +72,7 @@ def fine_tune(experiment: Experiment, workdir: Workdir) -> dict[str, Any] | None
             on_evaluation=lambda *_: "fine-tuned",
             save=save,
             examples_per_step=_batch_size(experiment, settings),
+            title="fine-tuning",
         )
     except UserError as error:
         rate = settings.fine_tune_learning_rate

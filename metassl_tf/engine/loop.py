@@ -53,6 +53,7 @@ def run_loop(
     on_evaluation: Callable[[int, dict[str, float]], str],
     save: Callable[[int], None],
     examples_per_step: int,
+    title: str = "",
 ) -> None:
     """Trains to the end of the grid.
 
@@ -64,6 +65,7 @@ def run_loop(
         which become a line where there is no terminal.
       save: writes the checkpoint of a step.
       examples_per_step: for the rate that is shown.
+      title: what the progress bar says before the first evaluation.
 
     Raises:
       UserError: the loss is no longer finite.
@@ -71,7 +73,7 @@ def run_loop(
     step = int(trainer.step.numpy())
     last_save = time.monotonic()
     steps_per_call = 1
-    with tqdm(total=grid.total, initial=step, unit="step", disable=None, dynamic_ncols=True) as progress:
+    with tqdm(total=grid.total, initial=step, desc=title, unit="step", disable=None, dynamic_ncols=True) as progress:
         while step < grid.total:
             count = min(steps_per_call, grid.next_boundary(step) - step)
             start = time.monotonic()

@@ -261,10 +261,12 @@ def default_workdir(config: Config) -> Path:
 
 
 def describe(result: dict[str, Any], workdir: Workdir) -> str:
-    """The last lines a user sees: how good the model is and where everything lies."""
+    """The last lines a user sees: how good the model is, with what stands beside it, and where everything lies."""
     accuracy = result["test_accuracy"]
+    beside = {name: result[name]["test"] for name in ("fine_tuned", "teacher") if "test" in result.get(name, {})}
     lines = [
         f"test accuracy  {accuracy:.4f}" if accuracy is not None else "test accuracy  not measured: no test set",
+        *(f"{name.replace('_', '-'):15}{test['ema']['accuracy']:.4f}" for name, test in beside.items()),
         f"result         {workdir.result}",
         f"report         {workdir.report / 'index.html'}",
         *([f"weights        {workdir.weights}"] if workdir.weights.exists() else []),

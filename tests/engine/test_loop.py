@@ -1,16 +1,20 @@
 """Things happen at absolute multiples of the step, wherever the loop starts and however many steps a call takes."""
 
-import io
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from metassl_tf.engine import loop
+from metassl_tf.engine import loop, setup
+from metassl_tf.engine.fine_tune import fine_tune
 from metassl_tf.engine.loop import Grid, run_loop
+from metassl_tf.engine.workdir import Workdir
+from tests.terminal import Terminal
+from tests.trained_runs import config_of
 
 
 def random_grid(seed: int) -> Grid:
@@ -66,7 +70,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def run(trainer: Any, grid: Grid, events: list[tuple[str, int]] | None = None) -> list[tuple[str, int]]:
+def run(
+    trainer: Any, grid: Grid, events: list[tuple[str, int]] | None = None, *, title: str = ""
+) -> list[tuple[str, int]]:
     """Everything that happens, in order; added to `events`, which keeps it when the run fails."""
     events = [] if events is None else events
 
@@ -82,6 +88,7 @@ def run(trainer: Any, grid: Grid, events: list[tuple[str, int]] | None = None) -
         on_evaluation=on_evaluation,
         save=lambda step: events.append(("save", step)),
         examples_per_step=1,
+        title=title,
     )
     return events
 
@@ -128,19 +135,34 @@ def test_nothing_is_saved_once_the_loss_is_not_finite(clock: list[float]) -> Non
     assert events == [("log", 4), ("save", 6)]
 
 
-class Terminal(io.StringIO):
-    """What is written to it, as a terminal would show it."""
-
-    def isatty(self) -> bool:
-        return True
-
-
 def test_terminal_shows_rate_and_evaluation(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     run(FakeTrainer(clock), GRID)
     last = terminal.getvalue().rstrip("\n").rpartition("\r")[2]
     assert re.search(r"^evaluated at 23: 100%.* 23/23 .*, 10 examples/s", last), last
+
+
+@pytest.mark.parametrize("title", ["", "fine-tuning"])
+def test_terminal_shows_the_title_until_an_evaluation_takes_its_place(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch, title: str
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    run(FakeTrainer(clock), GRID, title=title)
+    shown = terminal.getvalue().split("\r")[1:]  # each begins where the line does
+    assert shown[0].startswith(f"{title}: " if title else "  0%|")
+    assert shown[-1].startswith("evaluated at 23: ")
+
+
+def test_fine_tuning_says_what_it_is_from_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    experiment = setup.build(config_of("taught"))
+    monkeypatch.setattr(sys, "stderr", terminal)
+    fine_tune(experiment, Workdir(tmp_path))
+    shown = terminal.getvalue().split("\r")[1:]
+    assert shown[0].startswith("fine-tuning:   0%")
+    assert shown[-1].startswith("fine-tuned: 100%")
 
 
 def test_a_line_for_each_evaluation_when_not_a_terminal(clock: list[float], capfd: pytest.CaptureFixture[str]) -> None:
