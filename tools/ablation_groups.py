@@ -32,11 +32,11 @@ BASES = {
     ),
     "polluted": Base("FixMatch, unknown classes", "flags/digits/weights_polluted.flags", _HALF, ("pollution",)),
     "supervised": Base(
-        "Supervised teacher",
+        "Supervised, 40 labels",
         "flags/digits/supervised_40.flags",
         {},
         ("feedback", "teachers", "more_teachers", "regularization", "amounts"),
     ),
-    "uda": Base("UDA teacher", "flags/digits/uda_40.flags", _HALF, ("feedback", "weighted_students")),
+    "uda": Base("UDA, 40 labels", "flags/digits/uda_40.flags", _HALF, ("feedback", "weighted_students")),
 }
 """Name -> experiment."""

@@ -38,7 +38,7 @@ def draw_variants(title: str, results: Results, path: Path) -> None:
             _draw_spreads(axes, columns)
             axes.set_xlabel(name)
         places[0].set_yticks(range(len(measured)), [name for name, _ in measured])
-        places[0].invert_yaxis()
+        places[0].set_ylim(len(measured) - 0.5, -0.5)  # the first on top
         figure.suptitle(_lines(title), fontsize=9)
 
     _save(draw, path, width=7.0, height=1.1 + 0.26 * len(measured))
