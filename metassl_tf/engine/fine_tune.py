@@ -3,6 +3,9 @@
 "Meta Pseudo Labels", section 5.2 and 5.7.7 of the thesis: plain gradient descent at a small, fixed learning rate, and
 the last step counts, for there is nothing left to choose by. It begins with the averaged weights, those that were
 evaluated, and is a small run of its own: it has its own checkpoints, and goes on where it was killed.
+
+What changes in a short phase at the thesis' rate of 1e-5 is batch normalisation: its moving statistics become those of
+weakly augmented labeled images. The weights hardly move: on digits, 200 steps at 1e-12 end with the same accuracy.
 """
 
 from typing import Any
