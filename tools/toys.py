@@ -22,7 +22,6 @@ from metassl_tf import flag_definitions
 from metassl_tf.data.examples import LoadRequest
 from metassl_tf.engine import run, setup
 from metassl_tf.engine.evaluator import Evaluator
-from metassl_tf.engine.init_from import initialize
 from metassl_tf.engine.learned_weights import learned_weights
 from metassl_tf.engine.results import versions
 from metassl_tf.engine.setup import Experiment
@@ -53,9 +52,7 @@ def build(flagfile: Flagfile, seed: int, teacher: Path | None = None) -> Experim
     experiment = setup.build(
         flag_definitions.parse([f"--flagfile={flagfile.path}", *given, f"--seed={seed}", f"--split_seed={seed}"])
     )
-    teaching = experiment.teaching
-    if teaching and (source := teaching.settings.init_teacher_from):
-        initialize(teaching.teacher, source, flag="--init_teacher_from", model_flag="--teacher_model")
+    run.begin(experiment)
     return experiment
 
 

@@ -101,6 +101,25 @@ def training_data(experiment: Experiment, start_step: int) -> Any:
     return {"training": training, "validation": validation}
 
 
+def begin(experiment: Experiment) -> None:
+    """Gives the networks of a run at step 0 the weights of other runs, where its settings name some.
+
+    Raises:
+      UserError: there are none, or they do not fit.
+    """
+    teaching = experiment.teaching
+    if experiment.config.train.init_from:
+        initialize(experiment.learner, experiment.config.train.init_from)
+    if teaching and teaching.settings.init_teacher_from:
+        initialize(
+            teaching.teacher,
+            teaching.settings.init_teacher_from,
+            flag="--init_teacher_from",
+            model_flag="--teacher_model",
+            classes=experiment.dataset.class_names if teaching.settings.freeze_teacher else None,
+        )
+
+
 class Run:
     """One start of a run, up to its end."""
 
@@ -149,7 +168,7 @@ class Run:
         if restored and self._experiment.weighting:
             self._experiment.weighting.table.check_key()
         if restored is None:
-            self._initialize()
+            begin(self._experiment)
         self._start_step = int(self._trainer.step.numpy())
         self._history = History(self._workdir.metrics, restored_step=self._start_step)
         self._earlier_seconds = self._history.rows[-1]["seconds"] if self._history.rows else 0.0
@@ -157,20 +176,6 @@ class Run:
         self._summaries = Summaries(self._workdir.tensorboard, self._experiment)
         if self._start_step == 0:
             self._summaries.views(self._experiment.pipeline())
-
-    def _initialize(self) -> None:
-        """Begins with the weights of other runs, where the settings name some."""
-        teaching = self._experiment.teaching
-        if self._config.train.init_from:
-            initialize(self._experiment.learner, self._config.train.init_from)
-        if teaching and teaching.settings.init_teacher_from:
-            initialize(
-                teaching.teacher,
-                teaching.settings.init_teacher_from,
-                flag="--init_teacher_from",
-                model_flag="--teacher_model",
-                classes=self._experiment.dataset.class_names if teaching.settings.freeze_teacher else None,
-            )
 
     def _check_split(self) -> None:
         """Stores who is labeled, or compares with what an earlier start stored."""

@@ -12,6 +12,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from metassl_tf.learner.variables import all_layers
+
 _LAYERS = (
     keras.layers.Dropout,
     keras.layers.GaussianDropout,
@@ -28,8 +30,7 @@ def make_omittable(model: keras.Model) -> None:
     Args:
       model: any Keras model; its layers are changed in place. A saved or cloned one has Keras' layers again.
     """
-    # Public walks overlook layers; see `variables.decayed`.
-    for layer in model._flatten_layers():  # noqa: SLF001
+    for layer in all_layers(model):
         if isinstance(layer, _LAYERS):
             _switch(layer)
 

@@ -12,6 +12,13 @@ _NORMALIZATION_LAYERS = (
 )
 
 
+def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Every layer of a model, those within others too, which a user's own layers may hold in attributes or lists."""
+    # Keras' own walk, which it makes nowhere public: `Model.layers` leaves out what a layer holds, and
+    # `tf.train.TrackableView`, the public one of TensorFlow, what it holds in lists.
+    return list(model._flatten_layers())  # noqa: SLF001
+
+
 def is_seed(variable: keras.Variable) -> bool:
     """Whether the variable is the state of a Keras seed generator (dropout and the like)."""
     return variable.name == "seed_generator_state"
@@ -48,8 +55,7 @@ def decayed(model: keras.Model, coverage: str) -> list[bool]:
     """
     normalization = {
         id(variable)
-        # Public walks overlook layers: `Model.layers` what a layer holds, `tf.train.TrackableView` what is in lists.
-        for layer in model._flatten_layers()  # noqa: SLF001
+        for layer in all_layers(model)
         if isinstance(layer, _NORMALIZATION_LAYERS)
         for variable in layer.variables
     }

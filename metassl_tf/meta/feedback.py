@@ -47,8 +47,7 @@ class StudentStep(NamedTuple):
       parameters: theta_S.
       gradient: of the student's loss on the teacher's labels, over the global batch.
       moved: theta'_S.
-      update: global gradient -> theta'_S; differentiable.
-      change: global gradient -> theta'_S - theta_S.
+      change: global gradient -> theta'_S - theta_S; differentiable.
       labeled_loss: parameters -> this replica's share of L_l.
       log_probability: parameters -> log S(x_u; .), [batch, classes].
       coefficients: what each example's cross-entropy counts in the student's loss, [batch].
@@ -57,7 +56,6 @@ class StudentStep(NamedTuple):
     parameters: Vector
     gradient: Vector
     moved: Vector
-    update: Callable[[Vector], Vector]
     change: Callable[[Vector], Vector]
     labeled_loss: Callable[[Vector], tf.Tensor]
     log_probability: Callable[[Vector], tf.Tensor]
@@ -126,8 +124,8 @@ def soft_jvp(step: StudentStep) -> Verdict:
     slope = _labeled_gradient(step)
     with tf.GradientTape() as tape:
         tape.watch(step.gradient)
-        moved = step.update(step.gradient)
-    pulled_back = tape.gradient(moved, step.gradient, slope, unconnected_gradients=tf.UnconnectedGradients.ZERO)  # v
+        change = step.change(step.gradient)
+    pulled_back = tape.gradient(change, step.gradient, slope, unconnected_gradients=tf.UnconnectedGradients.ZERO)  # v
     on_one_device = distribution.replica_context().num_replicas_in_sync == 1
     # Forward mode shares the student's pass, whose activations are kept anyway; through batch norm that is synchronised
     # between replicas it is wrong.

@@ -231,9 +231,6 @@ class Teaching:
         def begin(at: list[tf.Tensor], **options: bool) -> Pass:
             return student.begin(context.step, at=list(zip(student.parameters, at, strict=True)), **options)
 
-        def stays(moved: list[tf.Tensor]) -> list[tf.Tensor]:
-            return [tf.where(moves, there, here) for there, here in zip(moved, lesson.parameters, strict=True)]
-
         def change(gradient: list[tf.Tensor]) -> list[tf.Tensor]:
             changes = student.pure_update(gradient, step=step).changes
             return [tf.where(moves, part, tf.zeros_like(part)) for part in changes]
@@ -254,8 +251,10 @@ class Teaching:
         taken = StudentStep(
             parameters=lesson.parameters,
             gradient=lesson.gradient,
-            moved=stays(lesson.updated.values),
-            update=lambda gradient: stays(student.pure_update(gradient, step=step).values),
+            moved=[
+                tf.where(moves, there, here)
+                for there, here in zip(lesson.updated.values, lesson.parameters, strict=True)
+            ],
             change=change,
             labeled_loss=labeled_loss,
             log_probability=log_probability,

@@ -70,7 +70,6 @@ class Problem:
             parameters=self.parameters,
             gradient=gradient,
             moved=self.update(gradient),
-            update=self.update,
             change=lambda own: self.student.pure_update(own, step=STEP).changes,
             labeled_loss=self.labeled_loss,
             log_probability=lambda at: tf.nn.log_softmax(self.logits(self.unlabeled, at)),

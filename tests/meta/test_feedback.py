@@ -30,7 +30,7 @@ def test_labeled_gradient_has_to_be_pulled_back(optimizer: str) -> None:
 
     def by_labeled_gradient(own: Problem) -> np.ndarray:
         step = own.step(tf.exp(own.teacher_log_probability(own.teacher)))
-        naive = step._replace(update=lambda gradient: [-rate * part for part in gradient])
+        naive = step._replace(change=lambda gradient: [-rate * part for part in gradient])
         with tf.GradientTape() as tape:
             tape.watch(own.teacher)
             target = tf.exp(own.teacher_log_probability(own.teacher))
