@@ -76,6 +76,11 @@ class Examples:
         return dataclasses.replace(self, columns={**self.columns, **columns})
 
 
+def spread(count: int, *, most: int) -> npt.NDArray[np.int64]:
+    """Positions of all of `count` examples, or of `most` of them spread evenly from the first to the last."""
+    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
+
+
 def empty_like(examples: Examples) -> Examples:
     """No examples, of the same kind as `examples`."""
     return examples.take(np.zeros(0, np.int64))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from metassl_tf.data.examples import Examples
+from metassl_tf.data.examples import Examples, spread
 from metassl_tf.data.images import EXTENSIONS, ImageShape, common_shape, decode_many
 from metassl_tf.errors import UserError
 
@@ -90,7 +90,7 @@ def files_shape(paths: Sequence[str], largest: int) -> ImageShape:
     Returns:
       (side, side, channels); a guess where nothing can be read, which is reported when the files are loaded.
     """
-    sample = [paths[position] for position in np.linspace(0, len(paths) - 1, min(len(paths), _MEASURED), dtype=int)]
+    sample = [paths[position] for position in spread(len(paths), most=_MEASURED)]
     measured = common_shape(_paths_dataset(sample), largest, read=tf.io.read_file, skip_unreadable=True)
     return measured or (largest, largest, 3)
 

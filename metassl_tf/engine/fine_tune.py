@@ -16,8 +16,8 @@ from metassl_tf.algorithms.base import Context
 from metassl_tf.algorithms.batch import Batch
 from metassl_tf.algorithms.supervised import Supervised
 from metassl_tf.data.pipeline import Pipeline
+from metassl_tf.engine import evaluated_sets
 from metassl_tf.engine.checkpoints import Checkpoints
-from metassl_tf.engine.evaluator import Evaluator
 from metassl_tf.engine.loop import Grid, run_loop
 from metassl_tf.engine.networks import build_network
 from metassl_tf.engine.setup import Experiment
@@ -80,14 +80,8 @@ def fine_tune(experiment: Experiment, workdir: Workdir) -> dict[str, Any] | None
     except UserError as error:
         rate = settings.fine_tune_learning_rate
         raise UserError(f"While fine-tuning, with --fine_tune_learning_rate={rate:g}: {error}") from error
-    sets = {"validation": experiment.validation, "test": experiment.test}
-    return {
-        name: Evaluator(
-            learner, examples, experiment.views, batch_size=run.eval_batch_size, strategy=experiment.strategy
-        ).metrics(settings.fine_tune_steps)
-        for name, examples in sets.items()
-        if len(examples)
-    }
+    evaluators = evaluated_sets.held_out(experiment, learner)
+    return {name: evaluator.metrics(settings.fine_tune_steps) for name, evaluator in evaluators.items()}
 
 
 def _copy_of_average(experiment: Experiment, settings: TeachingSettings) -> Learner:

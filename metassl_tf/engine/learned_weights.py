@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from metassl_tf.algorithms.batch import GIVEN_LABEL
 from metassl_tf.data.pollution import POLLUTED
 from metassl_tf.engine.csv_names import file_cell
-from metassl_tf.engine.evaluator import Evaluator
+from metassl_tf.engine.evaluated_sets import evaluator_of
 from metassl_tf.engine.setup import Experiment
 from metassl_tf.engine.workdir import Workdir, write_atomically
 
@@ -90,13 +90,7 @@ def learned_weights(experiment: Experiment) -> LearnedWeights | None:
         return None
     columns = {name: value.numpy() for name, value in experiment.weighting.table.columns().items()}
     unlabeled = experiment.unlabeled
-    evaluator = Evaluator(
-        experiment.learner,
-        unlabeled,
-        experiment.views,
-        batch_size=experiment.config.run.eval_batch_size,
-        strategy=experiment.strategy,
-    )
+    evaluator = evaluator_of(experiment, experiment.learner, unlabeled, kinds=("ema",))
     probabilities = softmax(evaluator.logits()["ema"].astype(np.float64), axis=1)
     predicted = probabilities.argmax(axis=1)
     uses_given = GIVEN_LABEL in experiment.training.algorithm.needs().unlabeled_columns

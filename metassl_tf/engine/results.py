@@ -14,7 +14,8 @@ from metassl_tf.engine.learned_weights import LearnedWeights
 from metassl_tf.engine.setup import Experiment
 
 _MEDIAN_OF = 20
-_SETS = ("validation", "test")
+SETS = ("labeled", "validation", "test")
+"""What a network is measured on; of a teacher under `teacher_<name>`. Labeled examples tell how well it has learned."""
 _PACKAGES = ("tensorflow", "keras", "keras-hub", "tf-models-official", "tensorflow-datasets", "numpy")
 
 
@@ -47,7 +48,7 @@ def summarize(
     test_rows = [row["test"] for row in rows[-_MEDIAN_OF:] if "test" in row]
     config = experiment.config
     best = best_row(rows, config.run.best_metric)
-    teacher = {name: last[f"teacher_{name}"] for name in _SETS if f"teacher_{name}" in last}
+    teacher = {name: last[f"teacher_{name}"] for name in SETS if f"teacher_{name}" in last}
     learned: dict[str, Any] = {"weights": last["weights"]} if "weights" in last else {}
     if weights:
         # Of the weight and, to compare with, of what the model's predictions say, for telling examples to be trusted.
@@ -87,7 +88,7 @@ def summarize(
 
 
 def _sets(row: Row) -> dict[str, Any]:
-    return {name: row[name] for name in _SETS if name in row}
+    return {name: row[name] for name in SETS if name in row}
 
 
 def versions() -> dict[str, str]:

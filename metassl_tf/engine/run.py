@@ -11,9 +11,8 @@ from metassl_tf.algorithms.batch import Batch
 from metassl_tf.config import Config
 from metassl_tf.data.pipeline import validation_batches
 from metassl_tf.data.splits import load_split, save_split
-from metassl_tf.engine import results, setup
+from metassl_tf.engine import evaluated_sets, results, setup
 from metassl_tf.engine.checkpoints import Checkpoints
-from metassl_tf.engine.evaluator import Evaluator
 from metassl_tf.engine.export import export_network
 from metassl_tf.engine.fine_tune import fine_tune
 from metassl_tf.engine.history import History, Row
@@ -32,7 +31,6 @@ from metassl_tf.engine.weights import meta_validation_batch_size
 from metassl_tf.engine.workdir import Workdir, disk_errors, write_atomically
 from metassl_tf.errors import UserError
 from metassl_tf.flagfile import to_flagfile
-from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.schedules import ramp
 from metassl_tf.learner.step import Sums
 
@@ -138,26 +136,16 @@ class Run:
             workdir.checkpoints, {**self._state, **weights, "run": self._trainer.state_variables}
         )
         self._best = Checkpoints(workdir.best, learner.state_variables, max_to_keep=1)
-        self._evaluators = self._evaluators_of(learner)
+        self._evaluators = evaluated_sets.held_out(experiment, learner)
+        measured = {"labeled": evaluated_sets.labeled(experiment, learner), **self._evaluators}
         teaching = experiment.teaching
-        sees_inputs = teaching is not None and not teaching.roles.calibrates
-        self._teacher_evaluators = self._evaluators_of(teaching.teacher) if teaching and sees_inputs else {}
+        if teaching and not teaching.roles.calibrates:
+            measured["teacher_labeled"] = evaluated_sets.labeled(experiment, teaching.teacher)
+            held_out = evaluated_sets.held_out(experiment, teaching.teacher)
+            measured |= {f"teacher_{name}": evaluator for name, evaluator in held_out.items()}
+        self._measured = measured
         self._lessons = lessons_of(experiment)
         self._start_time = time.monotonic()
-
-    def _evaluators_of(self, learner: Learner) -> dict[str, Evaluator]:
-        experiment = self._experiment
-        return {
-            name: Evaluator(
-                learner,
-                examples,
-                experiment.views,
-                batch_size=self._config.run.eval_batch_size,
-                strategy=experiment.strategy,
-            )
-            for name, examples in (("validation", experiment.validation), ("test", experiment.test))
-            if len(examples)
-        }
 
     def resume(self) -> None:
         """Restores the newest intact checkpoint, or begins with the weights of `--init_from`."""
@@ -218,10 +206,8 @@ class Run:
             "seconds": round(self._earlier_seconds + seconds, 3),
             "examples_per_second": round((step - self._start_step) * self._experiment.examples_per_step / seconds, 1),
             "train": training_metrics,
-            **{name: evaluator.metrics(step) for name, evaluator in self._evaluators.items()},
+            **{name: evaluator.metrics(step) for name, evaluator in self._measured.items()},
         }
-        for name, evaluator in self._teacher_evaluators.items():
-            row[f"teacher_{name}"] = evaluator.metrics(step)
         if self._lessons:
             row["lessons"] = self._lessons.record(step, self._history.rows)
         if self._experiment.weighting:

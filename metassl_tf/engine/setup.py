@@ -11,7 +11,7 @@ import tensorflow as tf
 from metassl_tf.augment.normalize import Normalization
 from metassl_tf.augment.policies import find_policy
 from metassl_tf.config import Config, TrainSettings
-from metassl_tf.data.examples import Dataset, Examples, empty_like
+from metassl_tf.data.examples import Dataset, Examples, empty_like, spread
 from metassl_tf.data.pipeline import Pipeline
 from metassl_tf.data.splits import Split
 from metassl_tf.data.views import ImageViews, PointViews, Views, reader
@@ -254,7 +254,7 @@ def make_views(config: Config, dataset: Dataset) -> Views:
 
 def _measured_normalization(examples: Examples) -> Normalization:
     """Mean and standard deviation of each channel over (a sample of) the training images."""
-    index = np.linspace(0, len(examples) - 1, min(len(examples), _STATISTICS_SAMPLE)).astype(np.int64)
+    index = spread(len(examples), most=_STATISTICS_SAMPLE)
     images = reader(examples)(tf.constant(index)).numpy() / 255.0
     deviation = np.maximum(images.std(axis=(0, 1, 2)), 1e-3)  # a constant channel has no scale of its own
     return Normalization(mean=tuple(images.mean(axis=(0, 1, 2)).tolist()), std=tuple(deviation.tolist()))

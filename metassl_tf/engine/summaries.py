@@ -13,6 +13,7 @@ from metassl_tf.data.pipeline import Pipeline
 from metassl_tf.data.views import ImageViews
 from metassl_tf.engine.checkpoints import first_line
 from metassl_tf.engine.history import Row
+from metassl_tf.engine.results import SETS
 from metassl_tf.engine.setup import Experiment
 from metassl_tf.errors import UserError
 
@@ -49,7 +50,7 @@ class Summaries:
     def evaluation(self, step: int, row: Row) -> None:
         """Writes the metrics of one evaluation and histograms of the weights."""
         with self._writing(step):
-            for name in ("validation", "test", "teacher_validation", "teacher_test"):
+            for name in (*SETS, *(f"teacher_{name}" for name in SETS)):
                 for kind, metrics in row.get(name, {}).items():
                     for metric, value in metrics.items():
                         if isinstance(value, float):

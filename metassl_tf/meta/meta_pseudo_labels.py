@@ -71,6 +71,9 @@ class MetaPseudoLabels(TeachingSettings):
     digits (`flags/digits/ablations`, "Forms of feedback"), if not always better than without feedback: at a weight of 1
     it is exact and gentle, where a sampled form has one noisy number for a whole batch. At a weight of 30 it did no
     better than they. The thesis has the hard forms, stabilised as `hard_cosine`.
+
+    `none` is the cheapest control and measures nothing of the student's step. One that logs the cosine of v1's Figure 8
+    has a form and `--feedback_weight=0`.
     """
 
     feedback: str = setting(

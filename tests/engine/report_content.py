@@ -108,8 +108,6 @@ def make_lessons(targets: Sequence[Sequence[float]], *, first: Sequence[Sequence
     return {
         "target_entropy": float(-np.sum(now * np.log(now), axis=1).mean()),
         "changed_targets": float(np.mean(now.argmax(axis=1) != before.argmax(axis=1))),
-        "teacher_labeled_accuracy": 0.75,
-        "student_labeled_accuracy": 0.5,
         "targets": [
             {"example": 10 * number, "classes": classes.tolist(), "probabilities": row[classes].tolist()}
             for number, (row, classes) in enumerate(zip(now, order, strict=True))
@@ -126,6 +124,8 @@ def make_taught(targets: Mapping[int, Sequence[Sequence[float]]], **changes: Any
             **row,
             "step": step,
             "train": {**row["train"], "feedback/cosine": 0.125, "feedback/baseline": 0.5, "student/agreement": 0.25},
+            "labeled": {"raw": {"accuracy": 0.5}},
+            "teacher_labeled": {"raw": {"accuracy": 0.75}},
             "lessons": make_lessons(now, first=first),
         }
         for step, now in targets.items()

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -55,26 +54,6 @@ def test_targets_are_the_teacher_s_distributions_of_spread_examples(experiment: 
     assert record["changed_targets"] == 0.0
 
 
-def test_accuracy_on_labeled_examples_is_that_of_the_trained_weights(experiment: Experiment) -> None:
-    lessons = lessons_of(experiment)
-    assert lessons is not None
-    record, labeled = lessons.record(1, []), experiment.labeled
-    for name, learner in (("teacher", experiment.teaching.teacher), ("student", experiment.teaching.student)):
-        right = logits(learner, labeled.inputs, experiment).argmax(axis=1) == labeled.labels
-        assert record[f"{name}_labeled_accuracy"] == pytest.approx(right.mean())
-
-
-def test_of_many_labeled_examples_some_are_spread_over_their_list(
-    tiny_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("metassl_tf.engine.lessons._MOST_LABELED", 7)
-    lessons = lessons_of(setup.build(tiny_config(**TAUGHT)))
-    assert lessons is not None
-    labeled = setup.build(tiny_config(**TAUGHT)).labeled
-    for evaluator in lessons._labeled.values():
-        np.testing.assert_array_equal(evaluator.examples.inputs, labeled.inputs[[0, 3, 6, 9, 12, 15, 19]])
-
-
 def test_without_a_teacher_nothing_is_recorded(tiny_config: Callable[..., Config]) -> None:
     assert lessons_of(setup.build(tiny_config())) is None
 
@@ -82,8 +61,7 @@ def test_without_a_teacher_nothing_is_recorded(tiny_config: Callable[..., Config
 def recorder(*distributions: Any) -> Lessons:
     """Of any function that gives distributions: here one after the other."""
     given: Iterator[Any] = iter(distributions)
-    evaluator: Any = SimpleNamespace(metrics=lambda step: {"raw": {"accuracy": step / 10}})
-    return Lessons(np.arange(len(distributions[0])) + 5, lambda: np.array(next(given)), {"student": evaluator})
+    return Lessons(np.arange(len(distributions[0])) + 5, lambda: np.array(next(given)))
 
 
 def test_change_is_measured_against_the_first_record() -> None:
@@ -94,7 +72,6 @@ def test_change_is_measured_against_the_first_record() -> None:
     records = [row["lessons"] for row in rows[1:]]
     assert [record["changed_targets"] for record in records] == [0.0, 0.5, 1.0, 0.0]
     assert records[0]["target_entropy"] == pytest.approx(np.log(4) / 2)
-    assert [record["student_labeled_accuracy"] for record in records] == [0.1, 0.2, 0.3, 0.4]
     assert records[2]["targets"][1] == {
         "example": 6,
         "classes": [2, 1, 0, 3],
@@ -124,7 +101,7 @@ def test_a_run_of_points_leaves_the_record(tiny_config: Callable[..., Config], t
     assert examples == [examples[0]] * 3
     records = tf.data.TFRecordDataset([str(path) for path in workdir.tensorboard.iterdir()])
     events = [tf.compat.v1.Event.FromString(record) for record in records.as_numpy_iterator()]
-    for metric in ("target_entropy", "changed_targets", "teacher_labeled_accuracy", "student_labeled_accuracy"):
+    for metric in ("target_entropy", "changed_targets"):
         written = [
             (event.step, tf.make_ndarray(value.tensor))
             for event in events

@@ -75,7 +75,8 @@ def test_without_a_teacher_there_is_nothing() -> None:
 def test_an_evaluation_without_a_record_leaves_a_gap() -> None:
     """As of a run whose first part recorded nothing."""
     content = make_taught(FEW)
-    del content.rows[0]["lessons"]
+    for entry in ("lessons", "labeled", "teacher_labeled"):
+        del content.rows[0][entry]
     assert told(content)["Training accuracy"].startswith("teacher, labeled examples: 75.00% at step 8, ")
     assert alts(content)[0].startswith("Targets of unlabeled 0. step 8: ")
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.special import softmax
 
 from metassl_tf.data.examples import Dataset, Examples, Modality
+from metassl_tf.engine.evaluated_sets import evaluator_of
 from metassl_tf.engine.evaluator import Evaluator
 from metassl_tf.engine.history import Row
 from metassl_tf.engine.learned_weights import LearnedWeights
@@ -157,14 +158,8 @@ def _regions(experiment: Experiment) -> Regions | None:
     horizontal, vertical = (_axis(dataset, coordinate) for coordinate in (0, 1))
     grid = np.stack(np.meshgrid(horizontal, vertical), axis=-1)  # [H, W, 2]
     points = grid.reshape(-1, 2).astype(np.float32)
-    evaluator = Evaluator(
-        experiment.learner,
-        Examples(points, np.full(len(points), -1), (2,)),
-        experiment.views,
-        batch_size=len(points),
-        strategy=experiment.strategy,
-    )
-    logits = evaluator.logits()["ema"].astype(np.float64)
+    examples = Examples(points, np.full(len(points), -1), (2,))
+    logits = evaluator_of(experiment, experiment.learner, examples, kinds=("ema",)).logits()["ema"].astype(np.float64)
     return Regions(
         horizontal=horizontal,
         vertical=vertical,

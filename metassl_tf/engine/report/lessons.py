@@ -29,14 +29,16 @@ _NAME_LENGTH = 18
 def lessons_section(content: Content) -> Section | None:
     """Training accuracy of both networks, the cosine of the student's gradients, and how the targets change."""
 
-    def line(entry: str, metric: str, name: str, color: int = 0) -> Line:
-        values = [row.get(entry, {}).get(metric) for row in content.rows]
+    def line(name: str, *path: str, color: int = 0) -> Line:
+        values = [_value(row, path) for row in content.rows]
         return Line(name=name, steps=[row["step"] for row in content.rows], values=values, color=color)
 
+    if not any("lessons" in row for row in content.rows):
+        return None
     accuracies = [
-        line("lessons", "teacher_labeled_accuracy", "teacher, labeled examples", color=0),
-        line("lessons", "student_labeled_accuracy", "student, labeled examples", color=1),
-        line("train", "student/agreement", "student, the teacher's labels", color=2),
+        line("teacher, labeled examples", "teacher_labeled", "raw", "accuracy", color=0),
+        line("student, labeled examples", "labeled", "raw", "accuracy", color=1),
+        line("student, the teacher's labels", "train", "student/agreement", color=2),
     ]
     figures = [
         *_curve(
@@ -48,29 +50,35 @@ def lessons_section(content: Content) -> Section | None:
         ),
         *_curve(
             "Cosine of the student's gradients on labeled and on unlabeled examples",
-            [line("train", "feedback/cosine", "cosine")],
+            [line("cosine", "train", "feedback/cosine")],
             "Mean over the last training batches before an evaluation. Above 0, learning the teacher's labels lowers "
             "the loss on labeled examples too. Gradients of batches are noisy: of much data it stays near 0.",
         ),
         *_curve(
             "Mean entropy of the targets below",
-            [line("lessons", "target_entropy", "entropy")],
+            [line("entropy", "lessons", "target_entropy")],
             f"In nats: 0 is certain, {np.log(len(content.class_names)):.2f} is no preference.",
         ),
         *_curve(
             "Targets below with another most probable class than at first",
-            [line("lessons", "changed_targets", "share")],
+            [line("share", "lessons", "changed_targets")],
             "Share of the examples for which the teacher has changed its mind since the first evaluation.",
             fraction=True,
         ),
     ]
-    if not figures:
-        return None
     text = paragraphs(
         "The student learns the teacher's labels of unlabeled examples; a teacher that is given feedback learns from "
         "what they did to the student (arXiv:2003.10580)."
     )
     return Section(title="Teacher and student", html=join([text, element("div", *figures, class_="charts")]))
+
+
+def _value(row: Row, path: Sequence[str]) -> float | None:
+    """What a row has below these names, one inside the other; None where one of them is missing."""
+    *outer, name = path
+    for entry in outer:
+        row = row.get(entry, {})
+    return row.get(name)
 
 
 def _curve(title: str, lines: list[Line], note: str, *, fraction: bool = False) -> list[Html]:
