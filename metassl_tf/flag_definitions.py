@@ -145,6 +145,9 @@ def run_binary(main: Callable[[], None]) -> None:
             main()
         except UserError as error:
             sys.exit(f"error: {error}")
+        except PermissionError as error:
+            path = error.filename or "A file"
+            sys.exit(f"error: {path}: {error.strerror}. Expected files that you may use: grant it, or name others.")
         except KeyboardInterrupt:
             sys.exit("\nStopped. Give the same command again to resume.")
 

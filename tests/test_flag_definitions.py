@@ -1,7 +1,9 @@
 """Every setting is one flag, every flag reaches its setting, and a run's flagfile alone gives the run's config."""
 
 import dataclasses
+import errno
 import logging
+import os
 import re
 import typing
 from pathlib import Path
@@ -219,6 +221,15 @@ def test_binary_turns_an_interruption_into_advice() -> None:
 
     message = ending_of(lambda: flag_definitions.run_binary(interrupted), ["program"])
     assert re.search(r"Stopped\. Give the same command again to resume", str(message))
+
+
+@pytest.mark.parametrize(("filename", "named"), [("runs/teacher", "runs/teacher"), (None, "A file")])
+def test_binary_says_which_file_is_forbidden(filename: str | None, named: str) -> None:
+    def forbidden() -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), filename)
+
+    message = ending_of(lambda: flag_definitions.run_binary(forbidden), ["program"])
+    assert str(message).startswith(f"error: {named}: Permission denied. Expected files that you may use")
 
 
 def test_binary_leaves_errors_of_the_program_alone() -> None:

@@ -29,11 +29,6 @@ def both(settings: Table) -> Table:
     return settings | {f"teacher_{name}": cells for name, cells in settings.items()}
 
 
-def without(name: str, table: Table) -> Table:
-    """A table less one of its rows."""
-    return {row: cells for row, cells in table.items() if row != name}
-
-
 # Thesis, 5.3.2 and 5.7.4: the first 5,000 images are dropped, the next ones labeled. v1, C.1: the first ones are.
 THESIS_SPLIT = {"split_protocol": "skip_5000_then_first", "num_labeled": (4000, 1000)}
 V1_SPLIT = {"split_protocol": "first", "num_labeled": (4000, 1000)}
@@ -184,14 +179,12 @@ RECIPES: dict[str, Table] = {
     "thesis_supervised": BASELINE | TABLE_5_6 | SUPERVISED,
     "thesis_rand_augment": BASELINE | TABLE_5_6 | TABLE_5_5 | RAND_AUGMENT,
     "thesis_mixup": BASELINE | TABLE_5_6 | MIXUP,
-    # Pseudo-Label has no label smoothing to be set.
-    "thesis_pseudo_label": BASELINE | without("label_smoothing", TABLE_5_6) | PSEUDO_LABEL,
+    "thesis_pseudo_label": BASELINE | TABLE_5_6 | PSEUDO_LABEL,
     "thesis_uda": BASELINE | TABLE_5_7 | TABLE_5_5 | UDA,
     "thesis_mpl": TEACHING | TABLE_5_5 | UDA_5_8 | UDA,
     "thesis_mpl_rand_augment": TEACHING | TABLE_5_5 | RAND_AUGMENT,
     "thesis_mpl_mixup": TEACHING | TABLE_5_5 | MIXUP,
-    # Nor has it as a teacher, where the table asks for one: see Departs.
-    "thesis_mpl_pseudo_label": without("label_smoothing", TEACHING) | TABLE_5_5 | PSEUDO_LABEL,
+    "thesis_mpl_pseudo_label": TEACHING | TABLE_5_5 | PSEUDO_LABEL,
     "thesis_mpl_regularization": TEACHING | REGULARIZATION | SUPERVISED,
     "v1_mpl": V1_SPLIT | both(OPTIMIZER) | TABLE_3 | V1_FEEDBACK | UDA,
     "released_mpl": RELEASE | UDA,

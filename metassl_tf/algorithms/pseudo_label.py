@@ -6,6 +6,7 @@ The model's own prediction on an unlabeled example, where it is confident, is ta
 |------------------------------------|-------------------|
 | y', class of largest probability   | `pseudo_label`    |
 | threshold on it                    | `threshold`       |
+| label smoothing (Table 5.6)        | `label_smoothing` |
 | alpha(t) (Lee, Eq. 16)             | `--unlabeled_weight` and its ramp |
 
 Departs from the released code (google-research/fixmatch and mixmatch): there a mask of shape [B, 1] meets losses of
@@ -30,6 +31,7 @@ class PseudoLabel:
     threshold: float = setting(
         0.95, "Probability from which on a prediction becomes a pseudo label.", minimum=0.0, maximum=1.0
     )
+    label_smoothing: float = setting(0.0, "Share of the label's mass spread over all classes.", minimum=0.0, below=1.0)
 
     def needs(self) -> Needs:
         """One weak view of each side."""
@@ -40,7 +42,7 @@ class PseudoLabel:
         logits = forward({"labeled": batch.labeled.views["weak"], "unlabeled": batch.unlabeled.views["weak"]})
         num_classes, dtype = logits["labeled"].shape[-1], logits["labeled"].dtype
 
-        label = tf.one_hot(batch.labeled.label, num_classes, dtype=dtype)
+        label = losses.smooth_one_hot(batch.labeled.label, num_classes, smoothing=self.label_smoothing, dtype=dtype)
         supervised = losses.cross_entropy(label, logits["labeled"])  # [B]
 
         probability = tf.stop_gradient(tf.nn.softmax(logits["unlabeled"]))  # [U, K]

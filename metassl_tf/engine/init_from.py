@@ -42,10 +42,13 @@ def initialize(
     Raises:
       UserError: there is nothing to read, or the model differs in more than its last layer, or in its classes.
     """
-    if classes is not None:
-        _check_classes(source, classes, flag)
+    try:
+        if classes is not None:
+            _check_classes(source, classes, flag)
+        values = (_from_keras if source.endswith(".keras") else _from_checkpoint)(source, flag)
+    except PermissionError as error:
+        raise UserError(f"{flag}={source} cannot be read: {error.strerror}. {_EXPECTED}, that you may read.") from error
     model_variables = learner.state_variables["model"]
-    values = (_from_keras if source.endswith(".keras") else _from_checkpoint)(source, flag)
     if len(values) != len(model_variables):
         raise UserError(
             f"{flag}={source} has {len(values)} variables, the model has {len(model_variables)}. "

@@ -30,7 +30,7 @@ CASES = {
     ),
     "pseudo_label": Case(
         golden=golden.pseudo_label,
-        alternatives={"threshold": (0.6, 0.0)},
+        alternatives={"threshold": (0.6, 0.0), "label_smoothing": (0.3,)},
         learns={"cross_entropy": {"labeled"}, "pseudo_label": {"unlabeled"}},
     ),
     "uda": Case(

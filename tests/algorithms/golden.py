@@ -24,11 +24,15 @@ def _array(tensor: Any) -> np.ndarray:
     return tensor.numpy().astype(np.float64)
 
 
-def _labeled_loss(network: Network, batch: Batch) -> float:
-    """FixMatch, Eq. 3: the mean of -log p(y | x)."""
-    probabilities = _probabilities(network(_array(batch.labeled.views["weak"])))
+def _labeled_loss(network: Network, batch: Batch, *, view: str = "weak", smoothing: float = 0.0) -> float:
+    """FixMatch, Eq. 3: the mean of -log p(y | x), with smoothed labels (Szegedy et al., 2016)."""
+    probabilities = _probabilities(network(_array(batch.labeled.views[view])))
     labels = batch.labeled.label.numpy()
-    return float(np.mean([-math.log(row[label]) for row, label in zip(probabilities, labels, strict=True)]))
+    values = [
+        -(1 - smoothing) * math.log(row[label]) - smoothing * np.log(row).mean()
+        for row, label in zip(probabilities, labels, strict=True)
+    ]
+    return float(np.mean(values))
 
 
 def supervised(settings: Any, network: Network, batch: Batch, progress: float) -> tuple[float, float]:
@@ -58,7 +62,7 @@ def pseudo_label(settings: Any, network: Network, batch: Batch, progress: float)
     for row in probabilities:
         if row.max() > settings.threshold:
             total += -math.log(row[row.argmax()])
-    return _labeled_loss(network, batch), total / len(probabilities)
+    return _labeled_loss(network, batch, smoothing=settings.label_smoothing), total / len(probabilities)
 
 
 def fixmatch(settings: Any, network: Network, batch: Batch, progress: float) -> tuple[float, float]:
@@ -88,17 +92,12 @@ def given_labels(settings: Any, network: Network, batch: Batch, progress: float)
 def noisy_student(settings: Any, network: Network, batch: Batch, progress: float) -> tuple[float, float]:
     """arXiv:1911.04252, Algorithm 1, step 4: cross-entropy with labels and with a teacher's distributions."""
     del progress
-    labeled = _probabilities(network(_array(batch.labeled.views["strong"])))
-    classes, kept = labeled.shape[1], 1 - settings.label_smoothing
-    supervised = [
-        -kept * math.log(row[label]) - settings.label_smoothing / classes * np.log(row).sum()
-        for row, label in zip(labeled, batch.labeled.label.numpy(), strict=True)
-    ]
+    supervised = _labeled_loss(network, batch, view="strong", smoothing=settings.label_smoothing)
     strong = _probabilities(network(_array(batch.unlabeled.views["strong"])))
     total = 0.0
     for row, target in zip(strong, _array(batch.unlabeled.columns["teacher_label"]), strict=True):
         total += sum(-q * math.log(p) for q, p in zip(target, row, strict=True))
-    return sum(supervised) / len(labeled), total / len(strong)
+    return supervised, total / len(strong)
 
 
 def uda(settings: Any, network: Network, batch: Batch, progress: float) -> tuple[float, float]:

@@ -1,6 +1,8 @@
 """`--init_from` takes weights from whatever holds them, re-initialises another head, and refuses another body."""
 
+import errno
 import logging
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -168,6 +170,15 @@ def test_damaged_checkpoint_is_named(suffix: str, workdir: Workdir) -> None:
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(UserError, match=r"--init_from=.* is damaged: .*Expected a workdir"):
         initialize(learner(), str(workdir.root))
+
+
+def test_folder_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(UserError, match=r"^--init_from=.* cannot be read: Permission denied\. Expected a workdir"):
+        initialize(learner(), str(tmp_path))
 
 
 def test_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
