@@ -59,7 +59,7 @@ def finished(taught_config: Callable[..., Config], tmp_path_factory: pytest.Temp
 def test_result_has_the_teacher_and_the_fine_tuned_student_beside_the_student(finished: Workdir) -> None:
     result = json.loads(finished.result.read_text())
     assert result["test_accuracy"] == result["last"]["test"]["ema"]["accuracy"]
-    assert set(result["teacher"]) == set(result["fine_tuned"]) == {"validation", "test"}
+    assert set(result["teacher"]) == set(result["fine_tuned"]) == {"labeled", "validation", "test"}
     found = {
         result["test_accuracy"],
         result["teacher"]["test"]["ema"]["accuracy"],
