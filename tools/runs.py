@@ -131,7 +131,7 @@ def measure(flagfile: Flagfile, seed: int, *, runs_dir: Path, given: Sequence[st
 
 def accuracy_of(result: dict[str, Any], name: str) -> float | None:
     """Test accuracy of another network of a run: its `teacher`, or the `fine_tuned` student; None without one."""
-    accuracy: float | None = result[name]["test"]["ema"]["accuracy"] if name in result else None
+    accuracy: float | None = result[name]["test"]["ema"]["accuracy"] if "test" in result.get(name, {}) else None
     return accuracy
 
 

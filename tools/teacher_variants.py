@@ -107,7 +107,7 @@ GROUPS = {
         "arXiv:2003.10580v1, Table 1",
         {
             "no student": Variant({}),
-            _SAMPLED: Variant(_taught("none")),
+            _SAMPLED: Variant(_taught("none", student_labels="sampled")),
             _SOFT: Variant(_taught("none", student_labels="soft")),
             **{form: Variant(_taught(form), reference=_SAMPLED) for form in ("hard", "hard_cosine", "hard_difference")},
             "soft_jvp": Variant(_taught("soft_jvp"), reference=_SOFT),

@@ -80,7 +80,8 @@ def fine_tune(experiment: Experiment, workdir: Workdir) -> dict[str, Any] | None
     except UserError as error:
         rate = settings.fine_tune_learning_rate
         raise UserError(f"While fine-tuning, with --fine_tune_learning_rate={rate:g}: {error}") from error
-    evaluators = {"labeled": evaluated_sets.labeled(experiment, learner), **evaluated_sets.held_out(experiment, learner)}
+    measured = evaluated_sets.held_out(experiment, learner)
+    evaluators = {"labeled": evaluated_sets.labeled(experiment, learner), **measured}
     return {name: evaluator.metrics(settings.fine_tune_steps) for name, evaluator in evaluators.items()}
 
 

@@ -10,15 +10,15 @@ import numpy.typing as npt
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from metassl_tf.algorithms.batch import GIVEN_LABEL
+from metassl_tf.algorithms.batch import GIVEN_LABEL, TEACHER_LABEL
 from metassl_tf.data.pollution import POLLUTED
 from metassl_tf.engine.csv_names import file_cell
-from metassl_tf.engine.evaluated_sets import evaluator_of
+from metassl_tf.engine.evaluated_sets import evaluator_of, teacher_logits
 from metassl_tf.engine.setup import Experiment
 from metassl_tf.engine.workdir import Workdir, write_atomically
 
 # What makes an example trustworthy.
-Measure = Literal["given_label", "pollution", "pseudo_label"]
+Measure = Literal["given_label", "pollution", "teacher_label", "pseudo_label"]
 _COLUMNS = (
     *("index", "file", "weight", "updates", "influence"),
     *("given_label", "predicted_label", "confidence", "agreement"),
@@ -33,17 +33,18 @@ class LearnedWeights:
       weight: float32.
       updates: how often the weight was moved, int64.
       influence: latest derivative of the validation loss by the weight, float32; 0 where there was none.
-      given_label: int64, -1 where none is given; None where what is weighed was not learned from given labels, as by a
-        student, who learns from those of its teacher.
+      given_label: int64, what was learned of the example: the label that came with it, -1 where none did, or the
+        class that a teacher's label, stored or of its last weights, makes most probable. None where that was the
+        network's own prediction.
       truth: int64, the class kept for measuring, -1 where it is not known.
       predicted: int64, class by the averaged weights at the last step.
       confidence: float64, probability of that class.
       agreement: float64, probability of the given label by the same weights; that of the predicted class where no label
         is given. What a plain look at the predictions says about the labels.
-      trustworthy: bool or None. Where it can be known, whether the example deserves its weight: its given label is
-        right; it belongs to a known class; or, without given labels and pollution, its pseudo label is right, for which
-        the prediction stands.
-      measure: which of the three that is.
+      trustworthy: bool. Where it can be known, whether the example deserves its weight: the label that came with it is
+        right; in a polluted pool, it belongs to a known class; else its teacher's label is right, or without a teacher
+        its pseudo label, for which the prediction stands.
+      measure: which of these it is.
       measured: bool, the examples that `trustworthy` is known for and that are not labeled anyway.
     """
 
@@ -93,10 +94,11 @@ def learned_weights(experiment: Experiment) -> LearnedWeights | None:
     evaluator = evaluator_of(experiment, experiment.learner, unlabeled, kinds=("ema",))
     probabilities = softmax(evaluator.logits()["ema"].astype(np.float64), axis=1)
     predicted = probabilities.argmax(axis=1)
-    uses_given = GIVEN_LABEL in experiment.training.algorithm.needs().unlabeled_columns
-    given = unlabeled.columns[GIVEN_LABEL] if uses_given else None
+    kind, given = _given_labels(experiment)
     agreed = predicted if given is None else np.where(given >= 0, given, predicted)
-    measure, trustworthy, known = _trustworthy(unlabeled.labels, predicted, given, unlabeled.columns.get(POLLUTED))
+    measure, trustworthy, known = _trustworthy(
+        unlabeled.labels, predicted, (kind, given), unlabeled.columns.get(POLLUTED)
+    )
     return LearnedWeights(
         weight=columns["weight"],
         updates=columns["updates"],
@@ -112,18 +114,32 @@ def learned_weights(experiment: Experiment) -> LearnedWeights | None:
     )
 
 
+def _given_labels(experiment: Experiment) -> tuple[Measure, npt.NDArray[np.int64] | None]:
+    """What is learned of the examples, where it is not the network's own prediction: (where it comes from, labels)."""
+    columns, teaching = experiment.unlabeled.columns, experiment.teaching
+    learned = experiment.training.algorithm.needs().unlabeled_columns
+    if GIVEN_LABEL in learned:
+        return "given_label", columns[GIVEN_LABEL]
+    if teaching:
+        return "teacher_label", teacher_logits(experiment, teaching, experiment.unlabeled)().argmax(axis=1)
+    if TEACHER_LABEL in learned:
+        return "teacher_label", columns[TEACHER_LABEL].argmax(axis=1)
+    return "pseudo_label", None
+
+
 def _trustworthy(
     truth: npt.NDArray[np.int64],
     predicted: npt.NDArray[np.int64],
-    given: npt.NDArray[np.int64] | None,
+    labels: tuple[Measure, npt.NDArray[np.int64] | None],
     polluted: npt.NDArray[np.int64] | None,
 ) -> tuple[Measure, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """(by what it is measured, whether an example deserves its weight, whether that is known)."""
-    if given is not None:
-        return "given_label", given == truth, (truth >= 0) & (given >= 0)
-    if polluted is not None and polluted.any():
+    kind, given = labels
+    if kind != "given_label" and polluted is not None and polluted.any():
         return "pollution", polluted == 0, np.ones(len(truth), bool)
-    return "pseudo_label", predicted == truth, truth >= 0
+    if given is None:
+        return kind, predicted == truth, truth >= 0
+    return kind, given == truth, (truth >= 0) & (given >= 0)
 
 
 def _auroc(positive: npt.NDArray[np.bool_], score: npt.NDArray[np.floating]) -> float | None:
@@ -135,7 +151,7 @@ def write_weights(weights: LearnedWeights, experiment: Experiment, workdir: Work
 
     Columns: `index` (position in the split's unlabeled list), `file` (or the number of the example where it has no
     name), `weight`, `updates`, `influence`, `given_label`, `predicted_label`, `confidence`, `agreement`; class
-    names for labels, empty where there is none.
+    names for labels, empty where there is none. A teacher's label counts as given.
 
     Args:
       weights: of the run.

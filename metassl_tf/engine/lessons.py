@@ -10,17 +10,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 from scipy.special import entr, softmax
 
-from metassl_tf.algorithms.batch import TEACHER_LABEL
-from metassl_tf.data.examples import Examples, spread
-from metassl_tf.engine.evaluated_sets import evaluator_of
+from metassl_tf.data.examples import spread
+from metassl_tf.engine.evaluated_sets import teacher_logits
 from metassl_tf.engine.history import Row
 from metassl_tf.engine.setup import Experiment
 from metassl_tf.engine.trainer import MEND
 from metassl_tf.errors import UserError
-from metassl_tf.meta.teaching import Teaching
 
 MOST_CLASSES = 10
 _FOLLOWED = 8
@@ -94,21 +91,5 @@ def lessons_of(experiment: Experiment) -> Lessons | None:
         return None
     followed = spread(len(experiment.unlabeled), most=_FOLLOWED)
     temperature = teaching.settings.distillation_temperature
-    examples = experiment.unlabeled.take(followed)
-    logits = (_calibrated if teaching.roles.calibrates else _predicted)(experiment, teaching, examples)
+    logits = teacher_logits(experiment, teaching, experiment.unlabeled.take(followed))
     return Lessons(followed, lambda: softmax(logits().astype(np.float64) / temperature, axis=1))
-
-
-def _predicted(experiment: Experiment, teaching: Teaching, examples: Examples) -> Callable[[], npt.NDArray[np.float32]]:
-    """What a teacher that sees these examples makes of them, as logits: without augmentation and dropout."""
-    evaluator = evaluator_of(experiment, teaching.teacher, examples, kinds=("raw",))
-    return lambda: evaluator.logits()["raw"]
-
-
-def _calibrated(
-    experiment: Experiment, teaching: Teaching, examples: Examples
-) -> Callable[[], npt.NDArray[np.float32]]:
-    """What a teacher that sees stored distributions makes of these examples', as logits."""
-    del experiment
-    stored = tf.constant(examples.columns[TEACHER_LABEL])
-    return lambda: teaching.teacher.predict(stored, parameters="raw").numpy()

@@ -105,16 +105,16 @@ def begin(experiment: Experiment) -> None:
     Raises:
       UserError: there are none, or they do not fit.
     """
-    teaching = experiment.teaching
+    teaching, interface = experiment.teaching, interface_of(experiment)
     if experiment.config.train.init_from:
-        initialize(experiment.learner, experiment.config.train.init_from)
+        initialize(experiment.learner, experiment.config.train.init_from, interface=interface)
     if teaching and teaching.settings.init_teacher_from:
         initialize(
             teaching.teacher,
             teaching.settings.init_teacher_from,
-            flag="--init_teacher_from",
-            model_flag="--teacher_model",
-            classes=experiment.dataset.class_names if teaching.settings.freeze_teacher else None,
+            role="teacher",
+            interface=interface,
+            frozen=teaching.settings.freeze_teacher,
         )
 
 
@@ -137,13 +137,13 @@ class Run:
         )
         self._best = Checkpoints(workdir.best, learner.state_variables, max_to_keep=1)
         self._evaluators = evaluated_sets.held_out(experiment, learner)
-        measured = {"labeled": evaluated_sets.labeled(experiment, learner), **self._evaluators}
-        teaching = experiment.teaching
-        if teaching and not teaching.roles.calibrates:
-            measured["teacher_labeled"] = evaluated_sets.labeled(experiment, teaching.teacher)
-            held_out = evaluated_sets.held_out(experiment, teaching.teacher)
-            measured |= {f"teacher_{name}": evaluator for name, evaluator in held_out.items()}
-        self._measured = measured
+        self._measured: dict[str, evaluated_sets.Measured] = {
+            "labeled": evaluated_sets.labeled(experiment, learner),
+            **self._evaluators,
+        }
+        if experiment.teaching:
+            of_teacher = evaluated_sets.of_teacher(experiment, experiment.teaching)
+            self._measured |= {f"teacher_{name}": measured for name, measured in of_teacher.items()}
         self._lessons = lessons_of(experiment)
         self._start_time = time.monotonic()
 

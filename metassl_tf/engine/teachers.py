@@ -19,7 +19,9 @@ def build_teaching(config: Config, dataset: Dataset) -> Teaching | None:
     """Builds the rule with a teacher that `--meta` asks for, and both networks. Call it inside `strategy.scope()`.
 
     The network that `--algorithm` trains comes first. It starts from the weights and sees the dropout masks that it has
-    without a rule as well, so that what such a run measures of it differs by what the rule does, and by nothing else.
+    without a rule as well, so that what such a run measures of it differs by what the rule does, and by nothing else:
+    by the feedback, and of an algorithm without a strong view of unlabeled examples by the student's images, which
+    batch normalisation sees in the same pass.
 
     Args:
       config: of the run.

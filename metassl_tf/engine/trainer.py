@@ -125,4 +125,4 @@ def check_finite_state(state: Mapping[str, Sequence[tf.Variable]], step: int) ->
 
 
 def _vagueness(name: str) -> int:
-    return 2 if name == "gradient_norm" else 1 if name == "loss" else 0
+    return 2 if name.endswith("gradient_norm") else 1 if name == "loss" else 0

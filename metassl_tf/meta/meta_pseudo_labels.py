@@ -70,7 +70,7 @@ class MetaPseudoLabels(TeachingSettings):
     `soft_jvp` is the default because students did better with it than with any sampled form where all were compared, on
     digits (`flags/digits/ablations`, "Forms of feedback"), if not always better than without feedback: at a weight of 1
     it is exact and gentle, where a sampled form has one noisy number for a whole batch. At a weight of 30 it did no
-    better than they. The thesis has the hard forms, stabilised as `hard_cosine`.
+    better than the best of them. The thesis has the hard forms, stabilised as `hard_cosine`.
 
     `none` is the cheapest control and measures nothing of the student's step. One that logs the cosine of v1's Figure 8
     has a form and `--feedback_weight=0`.
@@ -83,15 +83,19 @@ class MetaPseudoLabels(TeachingSettings):
         0.99, "Decay of the moving average that is subtracted from the feedback; 0: none.", minimum=0.0, below=1.0
     )
     student_labels: str = setting(
-        "sampled",
-        "Labels of a student without feedback: sampled from the teacher's distribution, its most probable class, or "
-        "the distribution itself.",
+        "soft",
+        "Labels of a student without feedback: the teacher's distribution itself, as with the default feedback, its "
+        "most probable class, or one sampled from it.",
         choices=("sampled", "argmax", "soft"),
     )
     student_label_smoothing: float = setting(
         0.0, "Share of those labels' mass spread over all classes.", minimum=0.0, below=1.0
     )
-    init_teacher_from: str = setting("", "Workdir, checkpoint or .keras file whose weights the teacher starts from.")
+    init_teacher_from: str = setting(
+        "",
+        "Workdir, checkpoint or .keras file whose weights the teacher starts from: those of a workdir's teacher if it "
+        "had one.",
+    )
     freeze_teacher: bool = setting(False, "The teacher stays what it was: plain pseudo labels (Eq. 5.1).")
 
     @property
@@ -115,6 +119,7 @@ class MetaPseudoLabels(TeachingSettings):
         reasons = self.unused_without(self.form)
         if self.freeze_teacher:
             reasons["feedback"] = "a teacher that --freeze_teacher holds learns nothing"
+            reasons["student_wait_steps"] = "a teacher that --freeze_teacher holds is the same all the while"
         if self.form != NO_FEEDBACK:
             reasons["student_labels"] = f"--feedback={self.feedback} says what labels the student gets"
         if self.form not in HARD:

@@ -39,7 +39,9 @@ def student_view(needs: Needs) -> tuple[str, Needs]:
 class SharedForward:
     """The forward pass of the teacher's algorithm, with the student's images in its first joint pass.
 
-    The teacher labels the very images that the student learns from, in the pass that its own losses come from.
+    The teacher labels the very images that the student learns from, in the pass that its own losses come from. An
+    algorithm that looks at them anyway, as UDA and FixMatch do, has the losses that it has alone. One that does not,
+    such as supervised learning, has more images in its pass, and so other statistics of batch normalisation.
     """
 
     def __init__(self, forward: Forward, inputs: Inputs) -> None:

@@ -92,11 +92,11 @@ class Teaching:
         return {**teacher, "teaching": [self._baseline.value]}
 
     def learning_rates(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Name -> learning rate of a step, float32 scalar."""
-        return {
-            "learning_rate": self.teacher.learning_rate(step),
-            "student/learning_rate": self.student.learning_rate(self._student_step(step)),
-        }
+        """Name -> learning rate of a step, float32 scalar; 0 of a network that does not move then."""
+        rates = self.teacher.learning_rate(step), self.student.learning_rate(self._student_step(step))
+        moves = not self.settings.freeze_teacher, self._student_moves(step)
+        names = "teacher/learning_rate", "student/learning_rate"
+        return {name: tf.where(own, rate, 0.0) for name, own, rate in zip(names, moves, rates, strict=True)}
 
     def begin_step(
         self,
@@ -115,8 +115,8 @@ class Teaching:
 
         Returns:
           The step, evaluated of the student. What applying it returns is (sum, count) over the global batch: of the
-          teacher's losses and metrics under their own names, of the student's under `student/..`, and of what passed
-          between them under `feedback/..`.
+          teacher's losses and metrics under their own names, of the student's under `student/..`, of what passed
+          between them under `feedback/..`, and of both gradients `teacher/gradient_norm` and `student/gradient_norm`.
         """
         with tf.GradientTape() as tape:
             of_teacher, of_student = self._unlabeled_weights(unlabeled_weight)
@@ -135,7 +135,8 @@ class Teaching:
 
         def apply() -> Sums:
             if not self.settings.freeze_teacher:
-                heard["gradient_norm"] = self.teacher.update(gradients, new_statistics, step=context.step)
+                heard["teacher/gradient_norm"] = self.teacher.update(gradients, new_statistics, step=context.step)
+            heard["student/gradient_norm"] = lesson.updated.gradient_norm
             moves = self._student_moves(context.step)
             self.student.assign(
                 lesson.updated,

@@ -1,17 +1,21 @@
 """`--init_from` takes weights from whatever holds them, re-initialises another head, and refuses another body."""
 
+import dataclasses
 import errno
 import logging
 import os
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from metassl_tf.augment.normalize import Normalization
 from metassl_tf.config import Config
 from metassl_tf.engine import run
 from metassl_tf.engine.checkpoints import Checkpoints
@@ -114,25 +118,97 @@ def test_another_head_is_reported_and_left_as_initialised(
             np.testing.assert_array_equal(variable, initial)
 
 
+def store(interface: Interface, workdir: Workdir, file: Path) -> None:
+    """Puts what a network takes and returns beside the weights of both sources."""
+    workdir.interface.write_bytes(interface.to_json())
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(FILE_NAME, interface.to_json())
+
+
 @pytest.mark.parametrize("kind", ["workdir", "best", "keras"])
 def test_a_network_that_is_not_to_learn_has_the_same_classes(kind: str, workdir: Workdir, tmp_path: Path) -> None:
     file = keras_file(tmp_path, wrapped=True)
     source = {"workdir": workdir.root, "best": workdir.best / "step-7", "keras": file}[kind]
     with pytest.raises(UserError, match=r"has shape \[5, 3\] there and \[5, 7\] here. Expected the same --model"):
-        initialize(learner(network(classes=7)), str(source), classes=tuple("abcdefg"))
-    interface = Interface(shape=(4,), class_names=("a", "b", "c"), normalization=None).to_json()
-    workdir.interface.write_bytes(interface)
-    with zipfile.ZipFile(file, "a") as archive:
-        archive.writestr(FILE_NAME, interface)
+        initialize(learner(network(classes=7)), str(source), frozen=True)
+    points = Interface(shape=(4,), class_names=("a", "b", "c"), normalization=None)
+    store(points, workdir, file)
     for classes, expected in {
         ("a", "c", "b"): r"tells 3 classes apart and the data have 3, the first other one 'b' there and 'c' here",
         ("a", "b", "c", "d"): r"tells 3 classes apart and the data have 4. Expected the same ones in the same order",
     }.items():
         with pytest.raises(UserError, match=expected):
-            initialize(learner(), str(source), classes=classes)
+            initialize(learner(), str(source), interface=dataclasses.replace(points, class_names=classes), frozen=True)
     started = learner()
-    initialize(started, str(source), classes=("a", "b", "c"))
+    initialize(started, str(source), interface=points, frozen=True)
     assert_starts_from_the_averages(started)
+
+
+IMAGES = Interface(shape=(8, 8, 1), class_names=("a", "b", "c"), normalization=Normalization())
+
+
+@pytest.mark.parametrize("kind", ["workdir", "keras"])
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"shape": (16, 16, 1)}, r"images of 16 x 16 x 1, .*this run has images of 8 x 8 x 1, normalised by mean 0.5 "),
+        (
+            {"normalization": Normalization(mean=(0.3,), std=(0.4,))},
+            r"by mean 0.3 and standard deviation 0.4, and this run has .* by mean 0.5 and standard deviation 0.5",
+        ),
+        ({"shape": (4,), "normalization": None}, r"was trained on points of 4, and this run has images of 8 x 8 x 1"),
+    ],
+)
+def test_other_inputs_are_told_and_refused_of_a_network_that_is_not_to_learn(
+    kind: str,
+    found: dict[str, Any],
+    expected: str,
+    workdir: Workdir,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    file = keras_file(tmp_path, wrapped=True)
+    store(dataclasses.replace(IMAGES, **found), workdir, file)
+    source = str(workdir.root if kind == "workdir" else file)
+    with pytest.raises(UserError, match=rf"^--init_teacher_from=.*{expected}.*Expected the same: a teacher that does"):
+        initialize(learner(), source, role="teacher", interface=IMAGES, frozen=True)
+    started = learner()
+    with caplog.at_level(logging.WARNING):
+        initialize(started, source, interface=IMAGES)
+    assert re.search(f"--init_from: it was trained on .*{expected.rpartition('and this run has ')[2]}", caplog.text)
+    assert_starts_from_the_averages(started)
+
+
+def test_statistics_of_another_sample_are_no_other_inputs(
+    workdir: Workdir, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    near = dataclasses.replace(IMAGES, normalization=Normalization(mean=(0.505,), std=(0.49,)))
+    store(near, workdir, keras_file(tmp_path, wrapped=True))
+    initialize(learner(), str(workdir.root), interface=IMAGES, frozen=True)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("teacher", [network(), network(hidden=6), network(batch_norm=False)])
+def test_a_teacher_starts_from_the_teacher_of_a_run_that_it_fits(
+    teacher: keras.Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of another kind, such as one that calibrates, is none to start from: then the student is."""
+    workdir, student, own = Workdir(tmp_path / "run"), different(learner()), learner(teacher)
+    for variable in own.ema:
+        variable.assign(variable + 7.0)
+    state = {**student.state_variables, "teacher_ema": own.state_variables["ema"]}
+    Checkpoints(workdir.checkpoints, state).save(3)
+    started, other = learner(), learner()
+    initialize(started, str(workdir.root), role="teacher")
+    initialize(other, str(workdir.root))
+    assert_starts_from_the_averages(other)
+    if [variable.shape for variable in own.ema] != [variable.shape for variable in started.ema]:
+        assert "the teacher of that run is another network" in caplog.text
+        assert_starts_from_the_averages(started)
+        return
+    assert not caplog.text
+    for variable, average in zip(started.state_variables["model"], own.ema, strict=True):
+        np.testing.assert_array_equal(variable, average)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from metassl_tf.config import Config
 from metassl_tf.engine import run, stored_labels
 from metassl_tf.engine.labeling import fingerprint, label_examples
+from metassl_tf.engine.learned_weights import learned_weights
 from metassl_tf.engine.lessons import lessons_of
 from metassl_tf.engine.load import load_split_examples
 from metassl_tf.engine.predictor import from_saved, predict_examples
@@ -205,6 +206,21 @@ def test_targets_of_a_calibrator_are_recorded(student: Callable[..., Config]) ->
     for target in record["targets"]:
         stored = experiment.unlabeled.columns["teacher_label"][target["example"]][target["classes"]]
         np.testing.assert_allclose(target["probabilities"], stored**0.5 / (stored**0.5).sum(), atol=2e-5)
+
+
+@pytest.mark.parametrize("meta", ["per_example_weights", "reduced_meta_pseudo_labels,per_example_weights"])
+def test_weights_are_measured_by_the_labels_that_they_weigh(student: Callable[..., Config], meta: str) -> None:
+    """Stored ones, or what a calibrator that begins with these makes of them; not what the student thinks."""
+    config = student(meta=meta, num_meta_validation=20)
+    store_labels(config)
+    experiment = run.setup.build(config)
+    found = learned_weights(experiment)
+    assert found is not None
+    assert found.measure == "teacher_label"
+    stored = experiment.unlabeled.columns["teacher_label"].argmax(axis=1)
+    np.testing.assert_array_equal(found.given_label, stored)
+    np.testing.assert_array_equal(found.trustworthy, stored == experiment.unlabeled.labels)
+    assert (found.predicted != stored).any()
 
 
 @pytest.mark.parametrize(

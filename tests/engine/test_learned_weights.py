@@ -89,6 +89,17 @@ def test_without_given_labels_what_belongs_is_trustworthy() -> None:
     check_auroc(found, ~polluted, unlabeled_only(experiment))
 
 
+def test_a_label_of_a_teacher_is_trustworthy_if_it_is_right() -> None:
+    arguments = ("--algorithm=uda", "--meta=meta_pseudo_labels,per_example_weights")
+    experiment, found = experiment_of(*arguments), found_in(*arguments)
+    assert found.measure == "teacher_label"
+    inputs = experiment.views.plain(tf.constant(experiment.unlabeled.inputs))
+    labels = experiment.teaching.teacher.predict(inputs, parameters="raw").numpy().argmax(axis=1)
+    np.testing.assert_array_equal(found.given_label, labels)
+    assert (found.predicted != labels).any()
+    check_auroc(found, labels == experiment.unlabeled.labels, unlabeled_only(experiment))
+
+
 def test_else_a_pseudo_label_is_trustworthy_if_it_is_right() -> None:
     arguments = ("--algorithm=fixmatch",)
     experiment, found = experiment_of(*arguments), found_in(*arguments)

@@ -107,7 +107,7 @@ def test_lookahead_counts_the_student_s_steps() -> None:
         changes.append(flat(teacher_change(made, before)))
         rates = made.rule.learning_rates(tf.constant(number, tf.int64))
         assert float(rates["student/learning_rate"]) == pytest.approx(RATE * (number - wait + 1) / 4)
-        assert float(rates["learning_rate"]) == pytest.approx(RATE)
+        assert float(rates["teacher/learning_rate"]) == pytest.approx(RATE)
     np.testing.assert_array_equal(changes[0], changes[1])
     assert np.abs(changes[0] - changes[2]).max() > 1e-4
 

@@ -115,6 +115,8 @@ def _family(group: str, metric: str) -> str:
         title = _LOSSES
     elif _is_share(metric):
         title = _SHARES
+    elif metric.endswith("gradient_norm"):
+        title = "Gradient norm"
     else:
         title = formats.sentence_case(prefix if slash else metric)
     return title if group == "train" else f"{group}: {title}"
@@ -123,6 +125,8 @@ def _family(group: str, metric: str) -> str:
 def _name(metric: str) -> str:
     if metric == "loss":
         return "total"
+    if metric.endswith("/gradient_norm"):
+        return metric.partition("/")[0]
     return metric.partition("/")[2].replace("_", " ") or metric.replace("_", " ")
 
 

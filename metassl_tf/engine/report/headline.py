@@ -74,7 +74,7 @@ def _accuracies(content: Content) -> Html | None:
         medians = [median[kind]["test_accuracy"] if name == "test" else None for name, kind in columns]
         rows.append([f"median of the last {min(len(content.rows), 20)}", *map(formats.percent, medians)])
     for name in ("fine_tuned", "teacher"):
-        if name in content.result:
+        if names[0] in content.result.get(name, {}):
             label = name.replace("_", "-")
             rows.append([label, *(_accuracy(content.result[name], *column) for column in columns)])
     header = ["", *(f"{name}, {_short(kind)}" for name, kind in columns)]

@@ -26,7 +26,8 @@ def suspicious_section(content: Content) -> Section | None:
     weights = content.weights
     if weights is None or content.modality != "image":
         return None
-    title = "Which of these labels are wrong?" if weights.measure == "given_label" else "Most down-weighted examples"
+    labels = weights.measure in ("given_label", "teacher_label")
+    title = "Which of these labels are wrong?" if labels else "Most down-weighted examples"
     fell = (weights.weight < initial_weight(content)) | ((weights.weight == 0) & (weights.updates > 0))
     order = weights.most_suspicious_first
     return _gallery(content, weights, title, order[fell[order]], most=_SUSPICIOUS, moved="fell", trusted=False)

@@ -22,6 +22,7 @@ _CURVES = {
 MEANINGS: dict[Measure, tuple[str, str, str]] = {
     "given_label": ("the label given to it is the true one", "right label", "wrong label"),
     "pollution": ("it is of one of the classes, and was not mixed in to pollute", "belongs", "does not belong"),
+    "teacher_label": ("the label that its teacher gives it is the true one", "right label", "wrong label"),
     "pseudo_label": (
         "its pseudo label, for which the last prediction stands, is the true class",
         "right pseudo label",
@@ -150,7 +151,7 @@ def _worth(weights: LearnedWeights) -> str:
     auroc, other = weights.auroc, weights.agreement_auroc
     if auroc is None or other is None:
         return "All measured ones are alike in this, so that there is nothing to tell apart."
-    rival = "probability of the given label" if weights.measure == "given_label" else "confidence in its prediction"
+    rival = "confidence in its prediction" if weights.given_label is None else "probability of the given label"
     text = (
         f"AUROC for telling them from the others: {auroc:.3f} by weight, {other:.3f} by the model's {rival}. 1 is "
         "perfect, 0.5 is chance."
