@@ -136,7 +136,7 @@ def accuracy_of(result: dict[str, Any], name: str) -> float | None:
 
 
 def _from_teacher(flagfile: Flagfile, seed: int, *, runs_dir: Path, given: Sequence[str]) -> list[str]:
-    """Trains the run's teacher, if it has one, and lets it label where labels are stored.
+    """Trains the run's teacher, if it has one, behind that one's own, and lets it label where labels are stored.
 
     Returns:
       The flag that says where the labels, or the teacher's weights, are.
@@ -145,7 +145,9 @@ def _from_teacher(flagfile: Flagfile, seed: int, *, runs_dir: Path, given: Seque
     if teacher is None:
         return []
     workdir = workdir_of(teacher, seed, runs_dir=runs_dir)
-    finish(workdir, training_command(teacher, seed, workdir, given), name=f"{teacher.name}, seed {seed}")
+    if not workdir.result.exists():  # a student that becomes a teacher has one itself
+        of_teacher = [*given, *_from_teacher(teacher, seed, runs_dir=runs_dir, given=given)]
+        finish(workdir, training_command(teacher, seed, workdir, of_teacher), name=f"{teacher.name}, seed {seed}")
     names = {flag.partition("=")[0] for flag in flagfile.flags()}
     if "--init_teacher_from" in names:
         return [f"--init_teacher_from={workdir.root}"]

@@ -6,11 +6,12 @@ then hands each replica its part, so that one device and several see the same ex
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
 
 import tensorflow as tf
 
 from metassl_tf.algorithms.base import Beta, Needs
-from metassl_tf.algorithms.batch import Batch, Examples
+from metassl_tf.algorithms.batch import Batch, Examples, View
 from metassl_tf.data import order
 from metassl_tf.data.examples import Examples as Pool
 from metassl_tf.data.views import Views, reader
@@ -75,9 +76,11 @@ class Pipeline:
         """Returns the function from a step, int64 scalar, to its global batch; every tensor has a static shape.
 
         Raises:
-          UserError: the algorithm needs a column that the examples lack.
+          UserError: the algorithm needs a kind of view that there is not, or a column that the examples lack.
         """
         needs = self.needs
+        _check_views("labeled", needs.labeled_views)
+        _check_views("unlabeled", needs.unlabeled_views)
         _check_columns("labeled", self.labeled, needs.labeled_columns)
         _check_columns("unlabeled", self.unlabeled, needs.unlabeled_columns)
         unlabeled_size = self.unlabeled_batch_size if needs.unlabeled_views else 0
@@ -118,6 +121,16 @@ class Pipeline:
             )
 
         return side
+
+
+def _check_views(side: str, wanted: Mapping[str, str]) -> None:
+    kinds = get_args(View)
+    for name, kind in wanted.items():
+        if kind not in kinds:
+            raise UserError(
+                f"The algorithm needs {side} examples in a view {name!r} of kind {kind!r}. Expected one of: "
+                f"{', '.join(kinds)}."
+            )
 
 
 def _check_columns(side: str, pool: Pool, wanted: Sequence[str]) -> None:

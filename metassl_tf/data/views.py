@@ -74,7 +74,8 @@ class ImageViews:
         """Makes the views of one side of a batch.
 
         Args:
-          wanted: name of each view -> `weak` or `strong`.
+          wanted: name of each view -> `weak` or `strong`. The view that is named `weak` is what the other side of a
+            consistency loss sees: a policy may let strong views start from it.
           raw: uint8 [N, H, W, C].
           seed_of: view name -> seed int32 [2].
 
@@ -82,8 +83,7 @@ class ImageViews:
           name -> float32 [N, H, W, C].
         """
         views = {name: self._weak(raw, seed_of(name)) for name, kind in wanted.items() if kind == "weak"}
-        # What the other side of a consistency loss sees; a policy may start from it.
-        weak_view = next(iter(views.values()), None)
+        weak_view = views.get("weak")
         for name, kind in wanted.items():
             if kind == "strong":
                 start = self._weak(raw, seed_of(f"{name} start")) if weak_view is None else weak_view

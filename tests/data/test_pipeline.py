@@ -79,6 +79,16 @@ def test_needless_columns_stay_out_of_batches() -> None:
     assert batch.unlabeled.columns == {}
 
 
+@pytest.mark.parametrize("side", ["labeled", "unlabeled"])
+def test_a_kind_of_view_that_there_is_not_is_named(side: str) -> None:
+    """Of points too, which have but two."""
+    made = pipeline(())
+    needs = dataclasses.replace(made.needs, **{f"{side}_views": {"weak": "weak", "second": "mixed"}})
+    expected = rf"needs {side} examples in a view 'second' of kind 'mixed'\. Expected one of: weak, strong\."
+    with pytest.raises(UserError, match=expected):
+        dataclasses.replace(made, needs=needs).batch_function()
+
+
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(UserError, match=r"needs the column 'other' .* which have half, number, row\. Expected data"):
         pipeline(("number", "other")).batch_function()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from metassl_tf.config import Config
 from metassl_tf.engine import run, stored_labels
@@ -206,6 +207,18 @@ def test_targets_of_a_calibrator_are_recorded(student: Callable[..., Config]) ->
     for target in record["targets"]:
         stored = experiment.unlabeled.columns["teacher_label"][target["example"]][target["classes"]]
         np.testing.assert_allclose(target["probabilities"], stored**0.5 / (stored**0.5).sum(), atol=2e-5)
+
+
+@pytest.mark.parametrize("policy", ["digits", "mpl"])
+def test_feedback_changes_nothing_of_what_is_seen(student: Callable[..., Config], policy: str) -> None:
+    """Noisy Student differs in the missing feedback alone, also where strong views may start from weak ones."""
+    store_labels(student())
+    step, seen = tf.constant(3, tf.int64), []
+    for meta in (None, "reduced_meta_pseudo_labels"):
+        batch = run.setup.build(student(meta=meta, strong_policy=policy)).pipeline().batch_function()(step)
+        seen.append([batch.labeled.views["strong"], batch.unlabeled.views["strong"]])
+    for plain, taught in zip(*seen, strict=True):
+        np.testing.assert_array_equal(plain, taught)
 
 
 @pytest.mark.parametrize("meta", ["per_example_weights", "reduced_meta_pseudo_labels,per_example_weights"])

@@ -29,6 +29,26 @@ def test_a_teacher_comes_first(flag: str, source: str, training: FakeTraining) -
     assert {flags["seed"] for flags in training.commands} == {"2"}
 
 
+def test_a_student_becomes_a_teacher(training: FakeTraining) -> None:
+    """The teacher's own teacher comes before it, and each labels for the next one alone."""
+    third = FIRST.path.with_name("third.flags")
+    for path, teacher in ((FIRST.path, "second"), (third, "first")):
+        text = FIRST.path.with_name("second.flags").read_text()
+        text = text.replace("# Measured:", f"# Teacher:   {teacher}\n# Measured:")
+        path.write_text(f"{text}--stored_labels=runs/labels\n")
+    paper_table("--runs=flags/toy/third.flags", "--seeds=1")
+    second, first_labels, first, third_labels, last = training.commands
+    names = [Path(flags["flagfile"]).stem for flags in training.commands]
+    assert names == ["second", "first", "first", "third", "third"]
+    assert first_labels["teacher"] == second["workdir"]
+    assert third_labels["teacher"] == first["workdir"]
+    assert first_labels["stored_labels"] == first["stored_labels"] != third_labels["stored_labels"]
+    assert last["stored_labels"] == third_labels["stored_labels"]
+    training.commands.clear()
+    paper_table("--runs=flags/toy/third.flags,flags/toy/first.flags", "--seeds=1")
+    assert not training.commands
+
+
 def test_other_flags_of_a_teacher_make_numbers_void(training: FakeTraining) -> None:
     text = FIRST.path.read_text().replace("# Measured:", "# Teacher:   second\n# Measured:")
     FIRST.path.write_text(f"{text}--given_labels=runs/labels\n")
