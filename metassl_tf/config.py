@@ -112,7 +112,11 @@ class AugmentSettings:
 class TrainSettings:
     """What is trained, how long, and how it is updated."""
 
-    algorithm: str = setting("fixmatch", "What turns a batch into losses.")
+    algorithm: str = setting(
+        "fixmatch",
+        "What turns a batch into losses; not given, it is uda with --meta=meta_pseudo_labels and noisy_student with "
+        "--meta=reduced_meta_pseudo_labels.",
+    )
     meta: tuple[str, ...] = setting((), "Rules that learn the learning signal of the algorithm; none by default.")
     model: str = setting("convnet", "Network, or the package.module:function that builds one.")
     single_logit: bool = setting(False, "Of two classes, learn one logit z; losses see (+z/2, -z/2).")

@@ -22,6 +22,7 @@ from metassl_tf.choices import CHOICES, NETWORK_CHOICES, Choice, chosen, teacher
 from metassl_tf.config import NETWORK_SETTINGS, TEACHER_PREFIX
 from metassl_tf.errors import UserError
 from metassl_tf.flagfile import flag_text, unused
+from metassl_tf.meta import USUAL_ALGORITHMS
 from metassl_tf.settings import check_settings
 
 FLAGS = flags.FLAGS
@@ -167,6 +168,9 @@ def read(values: flags.FlagValues = FLAGS) -> config_lib.Config:
       UserError: an unknown name or a value out of range, or a flag that the chosen parts do not use.
     """
     by_name = {name: values[name].value for name in values}
+    if not values["algorithm"].present:
+        usual = (USUAL_ALGORITHMS[rule] for rule in by_name["meta"] if rule in USUAL_ALGORITHMS)
+        by_name["algorithm"] = next(usual, by_name["algorithm"])
     parts: dict[str, Any] = {}
     for name, section in config_lib.SECTIONS.items():
         kinds = typing.get_type_hints(section)

@@ -151,6 +151,23 @@ def test_flag_that_several_share_defaults_to_the_chosen_ones_own_value() -> None
     assert parse(["--algorithm=uda", "--threshold=0.6"]).algorithm.threshold == 0.6
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "fixmatch"),
+        (["--meta=per_example_weights"], "fixmatch"),
+        (["--meta=meta_pseudo_labels"], "uda"),
+        (["--meta=per_example_weights,meta_pseudo_labels"], "uda"),
+        (["--meta=meta_pseudo_labels", "--algorithm=fixmatch"], "fixmatch"),
+        (["--meta=reduced_meta_pseudo_labels"], "noisy_student"),
+    ],
+)
+def test_algorithm_that_is_not_given_is_the_usual_one(arguments: list[str], expected: str, tmp_path: Path) -> None:
+    config = parse(arguments)
+    assert config.train.algorithm == expected
+    assert reparsed(config, tmp_path) == config
+
+
 def test_flags_with_one_name_have_one_type() -> None:
     for choice in CHOICES:
         kinds: dict[str, set[Any]] = {}

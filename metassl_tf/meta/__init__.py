@@ -10,5 +10,8 @@ META_RULES = {
     "reduced_meta_pseudo_labels": ReducedMetaPseudoLabels,
 }
 
+# What teaches, or learns from stored labels, where `--algorithm` does not say: the papers' choices.
+USUAL_ALGORITHMS = {"meta_pseudo_labels": "uda", "reduced_meta_pseudo_labels": "noisy_student"}
+
 # Rules with a second network, which the settings `--teacher_...` describe.
 TEACHING_RULES = ("meta_pseudo_labels",)
