@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import entr, softmax
 
+from metassl_tf.algorithms.batch import TEACHER_LABEL
 from metassl_tf.data.examples import spread
 from metassl_tf.engine.evaluated_sets import teacher_logits
 from metassl_tf.engine.history import Row
@@ -29,15 +30,18 @@ Targets = Callable[[], npt.NDArray[np.float64]]
 class Lessons:
     """Measures a teacher for the history."""
 
-    def __init__(self, followed: npt.NDArray[np.int64], targets: Targets) -> None:
+    def __init__(
+        self, followed: npt.NDArray[np.int64], targets: Targets, stored: npt.NDArray[np.float32] | None = None
+    ) -> None:
         """Prepares the measurements.
 
         Args:
           followed: int64 [examples], positions in the list of unlabeled examples.
           targets: what the teacher would have a student learn of them now, float64 [examples, classes], each row a
             distribution.
+          stored: what the teacher starts from, where that is a stored distribution of each of them.
         """
-        self._followed, self._targets = followed, targets
+        self._followed, self._targets, self._stored = followed, targets, stored
 
     def record(self, step: int, rows: Sequence[Row]) -> dict[str, Any]:
         """Measures the present weights.
@@ -48,9 +52,8 @@ class Lessons:
 
         Returns:
           `target_entropy`, mean over the followed examples, in nats; `changed_targets`, the share of them whose most
-          probable class is another one than in the first of `rows` that has a record; and
-          `targets`, one dict per followed example: `example`, its position, and its most probable `classes` with their
-          `probabilities`, the most probable first: all of up to 10 classes, 10 of more, whose rest is 1 less their sum.
+          probable class is another one than was stored, or than in the first of `rows` that has a record; and
+          `targets`, one dict per followed example, see `listed`.
 
         Raises:
           UserError: a prediction is infinite or NaN.
@@ -61,21 +64,38 @@ class Lessons:
                 f"The teacher's target distributions became infinite or NaN before step {step}. Expected finite ones; "
                 f"{MEND}"
             )
-        order = np.argsort(-targets, axis=1, kind="stable")[:, :MOST_CLASSES]
-        first = next((row["lessons"]["targets"] for row in rows if "lessons" in row), None)
-        before = order[:, 0] if first is None else np.array([target["classes"][0] for target in first])
+        present = listed(self._followed, targets)
+        first = next((row["lessons"]["targets"] for row in rows if "lessons" in row), present)
+        if self._stored is not None:
+            first = listed(self._followed, self._stored)
+        changed = [now["classes"][0] != then["classes"][0] for now, then in zip(present, first, strict=True)]
         return {
             "target_entropy": float(entr(targets).sum(axis=1).mean()),
-            "changed_targets": float(np.mean(order[:, 0] != before)),
-            "targets": [
-                {
-                    "example": int(example),
-                    "classes": classes.tolist(),
-                    "probabilities": target[classes].round(_DIGITS).tolist(),
-                }
-                for example, classes, target in zip(self._followed, order, targets, strict=True)
-            ],
+            "changed_targets": float(np.mean(changed)),
+            "targets": present,
         }
+
+
+def listed(examples: npt.NDArray[np.int64], targets: npt.NDArray[np.floating]) -> list[dict[str, Any]]:
+    """Writes distributions as plain values.
+
+    Args:
+      examples: int64 [examples], their positions.
+      targets: [examples, classes], each row a distribution.
+
+    Returns:
+      One dict per example: `example`, its position, and its most probable `classes` with their `probabilities`, the
+      most probable first: all of up to 10 classes, 10 of more, whose rest is 1 less their sum.
+    """
+    order = np.argsort(-targets, axis=1, kind="stable")[:, :MOST_CLASSES]
+    return [
+        {
+            "example": int(example),
+            "classes": classes.tolist(),
+            "probabilities": target[classes].astype(np.float64).round(_DIGITS).tolist(),
+        }
+        for example, classes, target in zip(examples, order, targets, strict=True)
+    ]
 
 
 def lessons_of(experiment: Experiment) -> Lessons | None:
@@ -91,5 +111,7 @@ def lessons_of(experiment: Experiment) -> Lessons | None:
         return None
     followed = spread(len(experiment.unlabeled), most=_FOLLOWED)
     temperature = teaching.settings.distillation_temperature
-    logits = teacher_logits(experiment, teaching, experiment.unlabeled.take(followed))
-    return Lessons(followed, lambda: softmax(logits().astype(np.float64) / temperature, axis=1))
+    examples = experiment.unlabeled.take(followed)
+    logits = teacher_logits(experiment, teaching, examples)
+    stored = examples.columns[TEACHER_LABEL] if teaching.roles.calibrates else None
+    return Lessons(followed, lambda: softmax(logits().astype(np.float64) / temperature, axis=1), stored)

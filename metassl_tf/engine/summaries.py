@@ -1,6 +1,6 @@
 """TensorBoard: scalars, images of the views, histograms of the weights, and HParams."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from metassl_tf.engine.setup import Experiment
 from metassl_tf.errors import UserError
 
 _GRID_IMAGES = 16
+# Of a picture of distributions, in pixels.
+_MAP_WIDTH, _MAP_HEIGHT = 480, 160
 
 
 class Summaries:
@@ -60,6 +62,9 @@ class Summaries:
             for name, value in row.get("lessons", {}).items():
                 if isinstance(value, float):
                     tf.summary.scalar(f"lessons/{name}", value)
+            if "lessons" in row:
+                targets = row["lessons"]["targets"]
+                tf.summary.image("lessons/targets", target_map(targets, self._experiment.dataset.num_classes))
             if self._experiment.weighting:
                 tf.summary.histogram("weights/weight", self._experiment.weighting.table.columns()["weight"])
             for variable in self._experiment.learner.model.trainable_variables:
@@ -101,6 +106,23 @@ def _disk_errors(folder: Path) -> Iterator[None]:
             f"TensorBoard's events could not be written in {folder}: {first_line(error)}. The checkpoints are intact. "
             "Free some space and give the same command again to resume."
         ) from error
+
+
+def target_map(targets: Sequence[Mapping[str, Any]], num_classes: int) -> np.ndarray:
+    """Draws distributions, the brighter the more probable: a row for each example, a column for each class.
+
+    Args:
+      targets: what `lessons.listed` has written of them.
+      num_classes: number of columns.
+
+    Returns:
+      float32 [1, H, W, 1] in [0, 1].
+    """
+    grid = np.zeros((len(targets), num_classes), np.float32)
+    for row, target in zip(grid, targets, strict=True):
+        row[target["classes"]] = target["probabilities"]
+    cell = np.ones((_MAP_HEIGHT // len(targets), max(1, _MAP_WIDTH // num_classes)), np.float32)
+    return np.kron(grid, cell)[np.newaxis, :, :, np.newaxis]
 
 
 def view_grid(experiment: Experiment, pipeline: Pipeline) -> dict[str, np.ndarray]:

@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from metassl_tf.config import Config
 from metassl_tf.engine import run, setup
-from metassl_tf.engine.lessons import Lessons, lessons_of
+from metassl_tf.engine.lessons import Lessons, lessons_of, listed
 from metassl_tf.engine.setup import Experiment
+from metassl_tf.engine.summaries import target_map
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
 from metassl_tf.learner.learner import Learner
@@ -79,6 +80,25 @@ def test_change_is_measured_against_the_first_record() -> None:
     }
 
 
+def test_change_of_stored_labels_is_measured_against_these() -> None:
+    stored, kept, other = [[0.1, 0.9], [0.6, 0.4]], [[0.4, 0.6], [0.9, 0.1]], [[0.6, 0.4], [0.9, 0.1]]
+    given = iter([other, kept])
+    lessons = Lessons(np.arange(2), lambda: np.array(next(given)), np.array(stored, np.float32))
+    first = lessons.record(1, [])
+    assert first["changed_targets"] == 0.5
+    assert lessons.record(2, [{"step": 1, "lessons": first}])["changed_targets"] == 0.0
+
+
+def test_distributions_are_drawn_as_rows_of_cells() -> None:
+    targets = np.random.RandomState(0).dirichlet(np.ones(6), size=5)
+    (picture,) = target_map(listed(np.arange(5), targets), 6)
+    assert picture.shape == (160, 480, 1)
+    np.testing.assert_allclose(picture[16::32, 40::80, 0], targets, atol=1e-5)
+    (wide,) = target_map(listed(np.arange(2), np.full((2, 1000), 1e-3)), 1000)
+    assert wide.shape == (160, 1000, 1)
+    assert np.count_nonzero(wide[0]) == 10
+
+
 def test_of_many_classes_the_ten_most_probable_are_kept() -> None:
     target = np.random.RandomState(0).dirichlet(np.ones(30))
     (kept,) = recorder([target]).record(1, [])["targets"]
@@ -109,5 +129,7 @@ def test_a_run_of_points_leaves_the_record(tiny_config: Callable[..., Config], t
             if value.tag == f"lessons/{metric}"
         ]
         assert written == [(row["step"], pytest.approx(row["lessons"][metric])) for row in rows]
+    pictures = [event.step for event in events for value in event.summary.value if value.tag == "lessons/targets"]
+    assert pictures == [row["step"] for row in rows]
     page = (workdir.report / "index.html").read_text()
     assert {"Teacher and student", "Targets over the training"} <= {*titles(page)}

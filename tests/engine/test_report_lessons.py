@@ -1,5 +1,6 @@
 """The sections about a teacher and its student: which curves they have, and which targets they show."""
 
+import dataclasses
 import html
 import re
 
@@ -70,6 +71,15 @@ def test_without_a_teacher_there_is_nothing() -> None:
     assert lessons_section(make_content()) is None
     assert targets_section(make_content()) is None
     assert not {"Teacher and student", "Targets over the training"} & {*titles(render(make_content()))}
+
+
+def test_stored_labels_stand_before_what_a_teacher_makes_of_them() -> None:
+    content = make_taught(FEW)
+    stored = np.full((len(content.unlabeled), 3), [0.1, 0.75, 0.15], np.float32)
+    content = dataclasses.replace(content, unlabeled=content.unlabeled.with_columns({"teacher_label": stored}))
+    assert alts(content)[0].startswith("Targets of unlabeled 0. stored: class 1 75%, class 2 15%, ")
+    assert "; step 4: " in alts(content)[0]
+    assert "what was stored before, then at the first evaluation" in targets_section(content).html
 
 
 def test_an_evaluation_without_a_record_leaves_a_gap() -> None:

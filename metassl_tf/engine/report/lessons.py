@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from metassl_tf.algorithms.batch import TEACHER_LABEL
 from metassl_tf.data.examples import Examples
 from metassl_tf.engine.history import Row
-from metassl_tf.engine.lessons import MOST_CLASSES
+from metassl_tf.engine.lessons import MOST_CLASSES, listed
 from metassl_tf.engine.report import charts, formats
 from metassl_tf.engine.report.charts import Line
 from metassl_tf.engine.report.content import Content
@@ -62,7 +63,8 @@ def lessons_section(content: Content) -> Section | None:
         *_curve(
             "Targets below with another most probable class than at first",
             [line("share", "lessons", "changed_targets")],
-            "Share of the examples for which the teacher has changed its mind since the first evaluation.",
+            "Share of the examples for which the teacher has changed its mind since the first evaluation, or since "
+            "labels were stored.",
             fraction=True,
         ),
     ]
@@ -92,17 +94,22 @@ def targets_section(content: Content) -> Section | None:
     rows = _shown_rows(content)
     if not rows:
         return None
-    targets = [row["lessons"]["targets"] for row in rows]
-    examples = content.unlabeled.take(np.array([target["example"] for target in targets[0]], np.int64))
+    titles, targets = [f"step {row['step']:,}" for row in rows], [row["lessons"]["targets"] for row in rows]
+    positions = np.array([target["example"] for target in targets[0]], np.int64)
+    examples = content.unlabeled.take(positions)
+    stored = examples.columns.get(TEACHER_LABEL)
+    if stored is not None:
+        titles, targets = ["stored", *titles], [listed(positions, stored), *targets]
     cells = [
-        [head, _distributions(content, int(label), rows, over_time)]
+        [head, _distributions(content, int(label), titles, over_time)]
         for head, label, *over_time in zip(
             _heads(content, examples, targets[0]), examples.labels, *targets, strict=True
         )
     ]
     note = (
         f"What the teacher gives for {len(examples)} unlabeled examples, spread evenly over their list, without "
-        "augmentation and dropout: at the first evaluation and at those nearest to each quarter of the training. "
+        f"augmentation and dropout: {'' if stored is None else 'what was stored before, then '}at the first evaluation "
+        "and at those nearest to each quarter of the training. "
         "Orange: not the true class, as far as that is known. The flatter a target, the less it tells the student."
     )
     if len(content.class_names) > MOST_CLASSES:
@@ -142,7 +149,7 @@ def _heads(content: Content, examples: Examples, targets: Sequence[Mapping[str, 
     ]
 
 
-def _distributions(content: Content, label: int, rows: Sequence[Row], targets: Sequence[Mapping[str, Any]]) -> Html:
+def _distributions(content: Content, label: int, titles: Sequence[str], targets: Sequence[Mapping[str, Any]]) -> Html:
     """The bars of one example."""
     count = len(content.class_names)
     kept = count if count <= MOST_CLASSES else _NAMED
@@ -156,7 +163,6 @@ def _distributions(content: Content, label: int, rows: Sequence[Row], targets: S
     if len(classes) < count:
         names, colors = [*names, "all others"], [*colors, charts.GREY]
         probabilities = np.column_stack([probabilities, np.maximum(0.0, 1.0 - probabilities.sum(axis=1))])
-    titles = [f"step {row['step']:,}" for row in rows]
     told = [
         f"{title}: "
         + ", ".join(
