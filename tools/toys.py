@@ -1,7 +1,7 @@
 """Runs on points of the plane, trained in this process and looked at on the way: where the boundary is, what weighs.
 
 The experiments are those of the flagfiles, built and trained by the package's own code; a run measures what
-`metassl_tf.train` with the same flags measures.
+`metassl_tf.train` with the same flags measures, but for a student's fine-tuning.
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ from scipy.special import logsumexp
 from metassl_tf import flag_definitions
 from metassl_tf.data.examples import LoadRequest
 from metassl_tf.engine import run, setup
-from metassl_tf.engine.evaluator import Evaluator
+from metassl_tf.engine.evaluated_sets import evaluator_of
 from metassl_tf.engine.learned_weights import learned_weights
-from metassl_tf.engine.results import versions
+from metassl_tf.engine.results import MEDIAN_OF, versions
 from metassl_tf.engine.setup import Experiment
 from metassl_tf.engine.trained import averaged_network
 from metassl_tf.errors import UserError
@@ -35,7 +35,6 @@ LOWEST = 0.05
 
 Floats = npt.NDArray[np.float64]
 
-_MEDIAN_OF = 20
 _CENTERS = 2000
 
 
@@ -159,16 +158,9 @@ def measure(
       for a run that learns none.
     """
     commit, experiment = current_commit(), build(flagfile, seed, teacher)
-    settings = experiment.config.run
-    evaluator = Evaluator(
-        experiment.learner,
-        experiment.test,
-        experiment.views,
-        batch_size=settings.eval_batch_size,
-        strategy=experiment.strategy,
-    )
-    total = experiment.config.train.steps
-    evaluations = [*range(settings.eval_steps, total, settings.eval_steps), total]
+    eval_steps, total = experiment.config.run.eval_steps, experiment.config.train.steps
+    evaluator = evaluator_of(experiment, experiment.learner, experiment.test)
+    evaluations = [*range(eval_steps, total, eval_steps), total]
     accuracies: list[float] = []
     weights: list[dict[str, Any]] = []
     truth = true_margin(experiment, experiment.unlabeled.inputs) > 0
@@ -180,16 +172,21 @@ def measure(
             weights.append({"step": step, **down_weighted(experiment, truth)})
     if network:
         save(experiment, network)
+    beside = {}
+    if experiment.teaching:
+        teacher_evaluator = evaluator_of(experiment, experiment.teaching.teacher, experiment.test)
+        beside["teacher"] = teacher_evaluator.metrics(total)["ema"]["accuracy"]
     measurement = Measurement(
         seed=seed,
         test_accuracy=accuracies[-1],
-        median_of_last_20=statistics.median(accuracies[-_MEDIAN_OF:]),
+        median_of_last_20=statistics.median(accuracies[-MEDIAN_OF:]),
         steps=total,
         seconds=round(time.monotonic() - start, 3),
         date=datetime.date.today().isoformat(),
         commit=commit,
         note="",
         versions=versions(),
+        beside=beside,
     )
     return {"measurement": dataclasses.asdict(measurement), "weights": weights}
 

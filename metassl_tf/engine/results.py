@@ -13,7 +13,7 @@ from metassl_tf.engine.history import Row
 from metassl_tf.engine.learned_weights import LearnedWeights
 from metassl_tf.engine.setup import Experiment
 
-_MEDIAN_OF = 20
+MEDIAN_OF = 20
 SETS = ("labeled", "validation", "test")
 """What a network is measured on; of a teacher under `teacher_<name>`. Labeled examples tell how well it has learned."""
 _PACKAGES = ("tensorflow", "keras", "keras-hub", "tf-models-official", "tensorflow-datasets", "numpy")
@@ -45,7 +45,7 @@ def summarize(
       set. Metrics of sets that do not exist are missing.
     """
     last = rows[-1]
-    test_rows = [row["test"] for row in rows[-_MEDIAN_OF:] if "test" in row]
+    test_rows = [row["test"] for row in rows[-MEDIAN_OF:] if "test" in row]
     config = experiment.config
     best = best_row(rows, config.run.best_metric)
     teacher = {name: last[f"teacher_{name}"] for name in SETS if f"teacher_{name}" in last}

@@ -180,7 +180,7 @@ def test_unlabeled_weight_is_of_the_teacher_s_own_losses() -> None:
     np.testing.assert_array_equal(*students)
 
 
-@pytest.mark.parametrize("form", ["hard_cosine", "hard_difference", "soft", "soft_jvp"])  # a mean, a sum, gradients
+@pytest.mark.parametrize("form", FORMS)
 def test_two_replicas_do_what_one_does(form: str, mirrored: tf.distribute.Strategy) -> None:
     one, two = make(feedback=form), make(mirrored, mode="graph", feedback=form)
     for number in range(3):

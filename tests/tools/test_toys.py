@@ -90,6 +90,7 @@ def test_a_student_learns_from_the_stored_network_of_another_run(tmp_path: Path)
     given = [f"--flagfile={student.path}", f"--init_teacher_from={folders[0].root}", *seeds]
     result = run.train(flag_definitions.parse(given), folders[1])
     assert measured["measurement"]["test_accuracy"] == result["test_accuracy"]
+    assert measured["measurement"]["beside"] == {"teacher": result["teacher"]["test"]["ema"]["accuracy"]}
     for path, folder in zip(networks, folders, strict=True):
         ours, theirs = (keras.models.load_model(name, compile=False) for name in (path, folder.model))
         for variable, expected in zip(ours.trainable_variables, theirs.trainable_variables, strict=True):
