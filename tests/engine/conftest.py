@@ -1,6 +1,8 @@
 """A run of seconds: digits, a tiny network, a dozen steps."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,5 +34,21 @@ def tiny_config() -> Callable[..., Config]:
     def make(**changes: str | int | float | None) -> Config:
         flags = {**TINY, **changes}
         return flag_definitions.parse([f"--{name}={value}" for name, value in flags.items() if value is not None])
+
+    return make
+
+
+# The data of the run that `tests.trained_runs.trained` makes of digits.
+_STORED = {"num_validation": 30, "normalization": "mean_std", "threshold": None, "algorithm": "noisy_student"}
+
+
+@pytest.fixture
+def student(tiny_config: Callable[..., Config], tmp_path: Path) -> Callable[..., Config]:
+    """Makes the config of a student of labels that are stored in a folder of the test."""
+
+    def make(**changes: Any) -> Config:
+        return tiny_config(
+            **{**_STORED, "stored_labels": str(tmp_path / "labels"), "steps": 6, "eval_steps": 3, **changes}
+        )
 
     return make

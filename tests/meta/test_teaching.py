@@ -223,7 +223,7 @@ def after_three_steps(**settings: Any) -> np.ndarray:
         {"student_wait_steps": 1},
         {"freeze_teacher": True},
         {"feedback": "none", "student_labels": "argmax"},
-        {"feedback": "none", "student_labels": "soft"},
+        {"feedback": "none", "student_labels": "sampled"},
     ],
     ids=str,
 )
