@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any, TypeVar
 
 from metassl_tf.algorithms.base import Algorithm, Needs
+from metassl_tf.data.examples import MEMORY_LIMIT
 from metassl_tf.data.pollution import POLLUTIONS
 from metassl_tf.learner.schedules import RAMPS, Schedule
 from metassl_tf.learner.update_rules import UpdateRule
@@ -25,8 +26,8 @@ class DataSettings:
 
     dataset: str = setting(
         "digits",
-        "Source: digits, two_moons, circles, linear, cifar10, cifar100, svhn_cropped, tfds:NAME[:SPLIT], "
-        "image_folder or npz.",
+        "Source of examples; behind a colon what to read, as tfds:NAME[:SPLIT]. cifar10, cifar100 and svhn_cropped are "
+        "short for tfds:NAME.",
     )
     data_dir: str = setting("", "Folder of images, .npz file, or TFDS folder (else TFDS_DATA_DIR).")
     download: bool = setting(False, "Let TFDS download a missing dataset; nothing else ever uses the network.")
@@ -78,6 +79,11 @@ class DataSettings:
     image_size: int = setting(0, "Side of the images in pixels; 0: the most common size, at most 32.", minimum=0)
     channels: int = setting(0, "Colour channels, 1 or 3; 0: as in the files.", minimum=0, maximum=3)
     strict_data: bool = setting(False, "An unreadable image is an error instead of being skipped.")
+    memory_limit: float = setting(
+        MEMORY_LIMIT,
+        "Most memory that the decoded images of one source may take, in GiB: above it files are streamed.",
+        above=0.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,8 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file for the metrics.")
 
 _FOR_IMAGES = {"strict_data", "eval_batch_size"}
 _OF_SOURCES = {field.name for source in SOURCES.values() for field in dataclasses.fields(source)}
-_FOR_OTHER_DATA = _FOR_IMAGES | _OF_SOURCES | {"dataset", "data_dir", "download", "split_seed", "unknown_classes"}
+_FOR_OWN_SET = _FOR_IMAGES | {"data_dir", "download", "memory_limit"}
+_FOR_OTHER_DATA = _FOR_OWN_SET | _OF_SOURCES | {"dataset", "split_seed", "unknown_classes"}
 for _name in sorted(_FOR_OTHER_DATA):
     flags.declare_key_flag(_name)
 
@@ -42,7 +43,7 @@ def _given() -> list[str]:
         return flag_definitions.given(_FOR_OTHER_DATA, why="an evaluation")
     if _SAVED_MODEL.value:
         raise UserError("--saved_model needs a --dataset to be scored on, or --images. Neither is given.")
-    return flag_definitions.given(_FOR_IMAGES | {"data_dir", "download", "memory_limit"}, why="a run's own set")
+    return flag_definitions.given(_FOR_OWN_SET, why="a run's own set")
 
 
 def _load() -> tuple[Predictor, Config]:

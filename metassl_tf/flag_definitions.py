@@ -42,7 +42,7 @@ def _define(name: str, kind: Any, default: Any, help_text: str, values: flags.Fl
 
 
 def _help(field: dataclasses.Field[Any]) -> str:
-    tables = [choice.table for choice in CHOICES if choice.flag == field.name != "dataset"]
+    tables = [choice.table for choice in CHOICES if choice.flag == field.name]
     choices = tables[0] if tables else field.metadata["choices"]
     return field.metadata["help"] + (f" One of: {', '.join(choices)}." if choices else "")
 

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from metassl_tf.algorithms.batch import GIVEN_LABEL, TEACHER_LABEL
 from metassl_tf.config import Config
+from metassl_tf.data.sources import heeded_flags
 from metassl_tf.meta.meta_pseudo_labels import MetaPseudoLabels
 
 _RAMP = ("unlabeled_weight", "unlabeled_ramp", "unlabeled_ramp_steps")
@@ -46,6 +47,9 @@ def unused(config: Config) -> dict[str, str]:
         reasons |= dict.fromkeys(_STORED, f"{algorithm} uses no stored labels (noisy_student does)")
     if "strong" not in (*needs.labeled_views.values(), *needs.unlabeled_views.values()):
         reasons |= dict.fromkeys(_STRONG, f"{algorithm} uses no strong view")
+    pool = config.data.unlabeled_dataset if needs.unlabeled_views else ""
+    if "memory_limit" not in heeded_flags(config.data.dataset, pool):
+        reasons["memory_limit"] = "neither --dataset nor --unlabeled_dataset decodes images of files"
     if config.run.distribution != "tpu":
         reasons["tpu"] = "--distribution is not tpu"
     for rule in config.meta:

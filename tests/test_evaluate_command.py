@@ -205,6 +205,10 @@ MISTAKES = {
     ),
     "a setting of training": ([DIGITS, "--steps=7"], "--steps has no effect on a run's own set"),
     "a split of its own": ([DIGITS, "--split_seed=7"], "--split_seed has no effect on a run's own set"),
+    "a limit without files": (
+        [DIGITS, "--memory_limit=1"],
+        "--memory_limit has no effect here: neither --dataset nor --unlabeled_dataset decodes images of files",
+    ),
     "strict without files": ([DIGITS, "--strict_data"], "--strict_data has no effect on --dataset=digits"),
     "other classes": ([PICTURES, "--dataset=digits"], "has the class '0', which the model does not know"),
     "points for images": ([DIGITS, "--dataset=two_moons"], r"The model takes images of shape \[8, 8, 1\]"),

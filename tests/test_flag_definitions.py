@@ -27,6 +27,7 @@ ALTERNATIVES: dict[str, Any] = {
     "unlabeled_ramp": "linear",
     "algorithm": "uda",
     "unknown_classes": ("cat", "5"),
+    "unlabeled_dataset": "tfds:svhn_cropped:extra",
 }
 # Flags of which every setting of a section needs one for an effect.
 USERS = {"data": [["--algorithm=given_labels"], ["--algorithm=noisy_student"]]}
@@ -185,6 +186,7 @@ def test_help_names_choices_defaults_and_owners() -> None:
         assert values[name].help.endswith("."), name
         assert len(values[name].help) > 10
     assert "One of: supervised, pseudo_label, uda, fixmatch, given_labels, noisy_student." in values["algorithm"].help
+    assert "One of: digits, two_moons, circles, linear, tfds, image_folder, npz." in values["dataset"].help
     assert "One of: accuracy, balanced_accuracy, loss." in values["best_metric"].help
     assert re.search(r"Used by --algorithm: .*uda 0.8, fixmatch 0.95\.", values["threshold"].help)
     assert values["pretrained"].help.endswith("Used by --model: resnet50, efficientnet_b0.")

@@ -26,7 +26,8 @@ fi
 
 if command -v uv >/dev/null 2>&1; then
     echo "Making $venv with $python and uv"
-    uv venv --quiet --clear --python "$python" "$venv"
+    # --seed puts pip into it, which users call for what else they need.
+    uv venv --quiet --clear --seed --python "$python" "$venv"
     install="uv pip install --python $venv/bin/python"
 else
     echo "Making $venv with $python and pip (about 3 GB; a few minutes)"

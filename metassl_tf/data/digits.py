@@ -10,14 +10,14 @@ import dataclasses
 import numpy as np
 from sklearn import datasets
 
-from metassl_tf.data.examples import Dataset, Examples, LoadRequest, dataset_pool
+from metassl_tf.data.examples import Dataset, Examples, LoadRequest, Source
 from metassl_tf.data.images import resize_images
 
 _NUM_TEST = 597
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Digits:
+class Digits(Source):
     """The digits 0 to 9 as uint8 [8, 8, 1]. There is nothing to set."""
 
     def load(self, request: LoadRequest) -> Dataset:
@@ -41,7 +41,3 @@ class Digits:
             class_names=tuple(str(digit) for digit in range(10)),
             ordered=True,
         )
-
-    def load_pool(self, request: LoadRequest, shape: tuple[int, ...]) -> tuple[Examples, tuple[str, ...]]:
-        """The training examples."""
-        return dataset_pool(self.load(request), shape)

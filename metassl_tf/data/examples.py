@@ -4,9 +4,10 @@ An example's place in its `Examples` is its identity: splits are lists of such p
 to them. Nothing here is shuffled after it is loaded.
 """
 
+import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,11 @@ from metassl_tf.data.images import ImageShape, resize_images
 from metassl_tf.errors import UserError
 
 Modality = Literal["image", "points"]
+PoolIdentity = Literal["family", "text", "values"]
 Column = npt.NDArray[Any]
+
+MEMORY_LIMIT = 4.0
+"""Most memory that decoded images may take by default, in GiB."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -173,6 +178,7 @@ class LoadRequest:
       channels: 1 or 3 forces grey or colour; 0 leaves it to the source.
       download: whether the source may use the network.
       strict_data: an unreadable image is an error instead of being skipped.
+      memory_limit: most memory that decoded images may take, in GiB.
       split_seed: seed of everything that is drawn while loading.
     """
 
@@ -182,6 +188,7 @@ class LoadRequest:
     channels: int = 0
     download: bool = False
     strict_data: bool = False
+    memory_limit: float = MEMORY_LIMIT
     split_seed: int = 0
 
     def image_shape(self, own: ImageShape) -> ImageShape:
@@ -190,16 +197,44 @@ class LoadRequest:
         return self.image_size or height, self.image_size or width, self.channels or channels
 
 
-class Source(Protocol):
-    """A family of datasets. Its fields are its settings, declared with `metassl_tf.settings.setting`."""
+class Source(abc.ABC):
+    """A family of datasets. Its fields are its settings, declared with `metassl_tf.settings.setting`.
 
+    Attributes:
+      argument: what may follow the family's name and a colon, as a user is told: NAME, DIR, FILE; "" for nothing.
+      heeds: which of data_dir, download, strict_data and memory_limit it reads. Where an argument is possible and not
+        given, data_dir stands in its place and need not be among them.
+      pool_identity: what tells its pools of unlabeled examples from others: the family alone, the text of the flag, or
+        the values of the examples. Where a folder or file lies does not change what it is.
+    """
+
+    argument: ClassVar[str] = ""
+    heeds: ClassVar[frozenset[str]] = frozenset()
+    pool_identity: ClassVar[PoolIdentity] = "family"
+
+    @abc.abstractmethod
     def load(self, request: LoadRequest) -> Dataset:
         """Loads labeled candidates, test set and whatever else the source has."""
-        ...
 
     def load_pool(self, request: LoadRequest, shape: tuple[int, ...]) -> tuple[Examples, tuple[str, ...]]:
-        """Loads unlabeled examples of a given shape, with the class names that their labels refer to."""
-        ...
+        """Loads unlabeled examples of a given shape, with the class names that their labels refer to.
+
+        A source that is in memory anyway gives its own pool, else `train`, resized to `shape`.
+
+        Raises:
+          UserError: images are wanted and these are points, or the other way round, or points of another dimension.
+        """
+        dataset = self.load(request)
+        pool = dataset.train if dataset.unlabeled is None else dataset.unlabeled
+        if dataset.modality == "image":
+            shape = require_images(shape)
+            pool = dataclasses.replace(pool, inputs=resize_images(pool.inputs, shape), shape=shape)
+        elif pool.shape != shape:
+            raise UserError(
+                f"--unlabeled_dataset holds points of shape {pool.shape}, but an example of --dataset has the shape "
+                f"{shape}. Expected the same shape: choose another --unlabeled_dataset or leave it out."
+            )
+        return pool, dataset.class_names
 
 
 def require_images(shape: tuple[int, ...]) -> ImageShape:
@@ -215,21 +250,3 @@ def require_images(shape: tuple[int, ...]) -> ImageShape:
         )
     height, width, channels = shape
     return height, width, channels
-
-
-def dataset_pool(dataset: Dataset, shape: tuple[int, ...]) -> tuple[Examples, tuple[str, ...]]:
-    """`Source.load_pool` of a source that is in memory anyway: its own pool, else `train`, resized to `shape`.
-
-    Raises:
-      UserError: images are wanted and these are points, or the other way round, or points of another dimension.
-    """
-    pool = dataset.train if dataset.unlabeled is None else dataset.unlabeled
-    if dataset.modality == "image":
-        shape = require_images(shape)
-        pool = dataclasses.replace(pool, inputs=resize_images(pool.inputs, shape), shape=shape)
-    elif pool.shape != shape:
-        raise UserError(
-            f"--unlabeled_dataset holds points of shape {pool.shape}, but an example of --dataset has the shape "
-            f"{shape}. Expected the same shape: choose another --unlabeled_dataset or leave it out."
-        )
-    return pool, dataset.class_names

@@ -13,15 +13,15 @@ import dataclasses
 import logging
 import os
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
-from metassl_tf.data.examples import Dataset, Examples, LoadRequest, require_images
+from metassl_tf.data.examples import Dataset, Examples, LoadRequest, Source, require_images
 from metassl_tf.data.image_files import FileLoader, files_shape, list_images
 from metassl_tf.data.images import EXTENSIONS, ImageShape
 from metassl_tf.data.unreliable import with_given_labels
 from metassl_tf.errors import UserError, near_match
-from metassl_tf.settings import setting
 
 _logger = logging.getLogger(__name__)
 
@@ -42,10 +42,11 @@ class _Files:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageFolder:
-    """A folder of PNG, JPEG, BMP, GIF or WebP images of any size."""
+class ImageFolder(Source):
+    """A folder of PNG, JPEG, BMP, GIF or WebP images of any size. There is nothing to set."""
 
-    memory_limit: float = setting(4.0, "Most memory that decoded images may take, in GiB.", above=0.0)
+    argument: ClassVar[str] = "DIR"
+    heeds: ClassVar[frozenset[str]] = frozenset({"strict_data", "memory_limit"})
 
     def load(self, request: LoadRequest) -> Dataset:
         """Finds, checks and (where they fit in memory) decodes all images of a folder.
@@ -126,7 +127,7 @@ class ImageFolder:
             shape=shape,
             any_channels=request.channels != 0,
             strict_data=request.strict_data,
-            memory_limit=self.memory_limit,
+            memory_limit=request.memory_limit,
         )
         everything, kept = loader.load(
             [path for part in parts.values() for path in part.paths],

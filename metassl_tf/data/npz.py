@@ -12,12 +12,12 @@ import hashlib
 import os
 import zipfile
 import zlib
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from metassl_tf.data.examples import Dataset, Examples, LoadRequest, dataset_pool
+from metassl_tf.data.examples import Dataset, Examples, LoadRequest, PoolIdentity, Source
 from metassl_tf.data.images import resize_images
 from metassl_tf.errors import UserError
 
@@ -26,8 +26,11 @@ _OPTIONAL = ("x_unlabeled", "class_names")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Npz:
+class Npz(Source):
     """Arrays in an .npz file. There is nothing to set."""
+
+    argument: ClassVar[str] = "FILE"
+    pool_identity: ClassVar[PoolIdentity] = "values"
 
     def load(self, request: LoadRequest) -> Dataset:
         """Reads the arrays. Nothing is unpickled: a pickled array could run any code.
@@ -68,10 +71,6 @@ class Npz:
             unlabeled=examples("unlabeled") if "x_unlabeled" in inputs else None,
             modality="image" if len(train_shape) == 3 else "points",
         )
-
-    def load_pool(self, request: LoadRequest, shape: tuple[int, ...]) -> tuple[Examples, tuple[str, ...]]:
-        """x_unlabeled, else x_train."""
-        return dataset_pool(self.load(request), shape)
 
 
 def digest_of(*arrays: npt.NDArray[Any]) -> str:

@@ -1,7 +1,8 @@
 """The table of data sources, and how `--dataset` and `--unlabeled_dataset` are read.
 
-A value is FAMILY or FAMILY:ARGUMENT. A new family is one file and one line in `SOURCES`; a new dataset is no file
-at all when TensorFlow Datasets has it, or when it is a folder of images or an .npz file.
+A value is FAMILY or FAMILY:ARGUMENT. A new family is one file and one line in `SOURCES`: what is asked of it here
+stands in its class. A new dataset is no file at all when TensorFlow Datasets has it, or when it is a folder of images
+or an .npz file.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from metassl_tf.data.digits import Digits
-from metassl_tf.data.examples import Dataset, Examples, LoadRequest, Source, empty_like
+from metassl_tf.data.examples import MEMORY_LIMIT, Dataset, Examples, LoadRequest, Source, empty_like
 from metassl_tf.data.image_folder import ImageFolder
 from metassl_tf.data.npz import Npz, digest_of
 from metassl_tf.data.tfds_source import TfdsSource
@@ -35,7 +36,12 @@ SHORT_NAMES = {name: f"tfds:{name}" for name in ("cifar10", "cifar100", "svhn_cr
 LABELED = "labeled"
 """The value of `--unlabeled_dataset` for labeled examples alone."""
 
-_WITH_ARGUMENT = ("tfds", "image_folder", "npz")
+# What one flag of reading has no effect on.
+_UNHEEDED = {
+    "data_dir": "which does not look there",
+    "download": "which needs no network",
+    "strict_data": "which is not made of files of images",
+}
 
 
 def parse_dataset(value: str, flag: str = "--dataset") -> tuple[str, str]:
@@ -59,7 +65,7 @@ def parse_dataset(value: str, flag: str = "--dataset") -> tuple[str, str]:
             f"{flag}={value} is not known. Expected one of: {', '.join(known)}.{near_match(name, known)} Any image "
             f"dataset of TensorFlow Datasets is tfds:{name or 'NAME'}, and a folder of images is image_folder."
         )
-    if rest and name not in _WITH_ARGUMENT:
+    if rest and not SOURCES[name].argument:
         raise UserError(f"{flag}={value}: {name} takes nothing after a colon. Expected {flag}={name}.")
     return name, rest
 
@@ -79,25 +85,40 @@ def check_reading(
     Raises:
       UserError: a source is not known, or one of the others is given and has no effect.
     """
+    heeded = heeded_flags(dataset, unlabeled_dataset)
+    for name, value in {"data_dir": data_dir, "download": download, "strict_data": strict_data}.items():
+        if value and name not in heeded:
+            given = f"--{name}" if value is True else f"--{name}={value}"
+            raise UserError(
+                f"{given} has no effect on --dataset={dataset}, {_UNHEEDED[name]}. Expected it to be left out, or "
+                f"--dataset={' or '.join(_heeding(name))}."
+            )
+
+
+def heeded_flags(dataset: str, unlabeled_dataset: str = "") -> set[str]:
+    """Returns which of the flags of reading have an effect on the sources; see `examples.Source.heeds`.
+
+    Args:
+      dataset: the value of `--dataset`.
+      unlabeled_dataset: the value of `--unlabeled_dataset`.
+
+    Raises:
+      UserError: a source is not known.
+    """
     family, argument = parse_dataset(dataset)
-    families = {family}
+    heeded = set(SOURCES[family].heeds)
+    if SOURCES[family].argument and not argument:
+        heeded.add("data_dir")  # stands in the argument's place
     if unlabeled_dataset not in ("", LABELED):
-        families.add(parse_dataset(unlabeled_dataset, "--unlabeled_dataset")[0])
-    if data_dir and "tfds" not in families and (argument or family not in _WITH_ARGUMENT):
-        raise UserError(
-            f"--data_dir={data_dir} has no effect on --dataset={dataset}, which does not look there. Expected it to be "
-            "left out, or a --dataset that is read from there: image_folder (images), npz (a file) or tfds:NAME."
-        )
-    if download and "tfds" not in families:
-        raise UserError(
-            f"--download has no effect on --dataset={dataset}, which needs no network. Expected it to be left out, or "
-            "a --dataset of TensorFlow Datasets: tfds:NAME."
-        )
-    if strict_data and "image_folder" not in families:
-        raise UserError(
-            f"--strict_data has no effect on --dataset={dataset}, which is not made of files of images. Expected it to "
-            "be left out, or --dataset=image_folder."
-        )
+        heeded |= SOURCES[parse_dataset(unlabeled_dataset, "--unlabeled_dataset")[0]].heeds
+    return heeded
+
+
+def _heeding(flag: str) -> list[str]:
+    """The values of `--dataset` on which a flag of reading has an effect, as a user is told."""
+    beside = [f"{family}:{source.argument}" for family, source in SOURCES.items() if flag in source.heeds]
+    instead = [family for family, source in SOURCES.items() if source.argument and flag not in source.heeds]
+    return [*beside, *instead] if flag == "data_dir" else beside
 
 
 def _source(family: str, settings: Source | None) -> Source:
@@ -117,6 +138,7 @@ def load_dataset(
     channels: int = 0,
     download: bool = False,
     strict_data: bool = False,
+    memory_limit: float = MEMORY_LIMIT,
     split_seed: int = 0,
     settings: Source | None = None,
 ) -> Dataset:
@@ -129,6 +151,7 @@ def load_dataset(
       channels: 1 or 3 forces grey or colour; 0 leaves it to the source.
       download: let TFDS download a missing dataset.
       strict_data: an unreadable image is an error instead of being skipped.
+      memory_limit: most memory that decoded images may take, in GiB.
       split_seed: seed of what is drawn while loading (the test set of digits).
       settings: an instance of `SOURCES[family]`; None takes its defaults.
 
@@ -148,6 +171,7 @@ def load_dataset(
         channels=channels,
         download=download,
         strict_data=strict_data,
+        memory_limit=memory_limit,
         split_seed=split_seed,
     )
     dataset = _source(family, settings).load(request)
@@ -166,8 +190,8 @@ def load_unlabeled(
     data_dir: str = "",
     download: bool = False,
     strict_data: bool = False,
+    memory_limit: float = MEMORY_LIMIT,
     split_seed: int = 0,
-    settings: Source | None = None,
 ) -> Dataset:
     """Gives a dataset the unlabeled pool that `--unlabeled_dataset` names, in place of its own.
 
@@ -178,8 +202,8 @@ def load_unlabeled(
       data_dir: folder of prepared TFDS datasets.
       download: let TFDS download a missing dataset.
       strict_data: an unreadable image is an error instead of being skipped.
+      memory_limit: most memory that its decoded images may take, in GiB.
       split_seed: as for `load_dataset`.
-      settings: an instance of `SOURCES[family]`; None takes its defaults.
 
     Returns:
       The dataset with `unlabeled` replaced. Its labels serve for measuring only: they are matched by class name,
@@ -191,16 +215,18 @@ def load_unlabeled(
     if spec == LABELED:
         return dataclasses.replace(dataset, name=f"{dataset.name} + {spec}", unlabeled=empty_like(dataset.train))
     family, argument = parse_dataset(spec, "--unlabeled_dataset")
+    source = SOURCES[family]()
     request = LoadRequest(
         argument=os.path.expanduser(argument),
-        data_dir=os.path.expanduser(data_dir) if family == "tfds" else "",
+        data_dir=os.path.expanduser(data_dir) if "data_dir" in source.heeds else "",
         download=download,
         strict_data=strict_data,
+        memory_limit=memory_limit,
         split_seed=split_seed,
     )
-    pool, class_names = _source(family, settings).load_pool(request, dataset.train.shape)
-    # Where a folder or file lies does not change what it is.
-    own_name = {"tfds": spec, "npz": f"npz {digest_of(pool.inputs)}"}.get(family, family)
+    pool, class_names = source.load_pool(request, dataset.train.shape)
+    known = {"family": family, "text": spec}
+    own_name = known.get(source.pool_identity) or f"{family} {digest_of(pool.inputs)}"
     return dataclasses.replace(
         dataset,
         name=f"{dataset.name} + {own_name}",

@@ -2,11 +2,11 @@
 
 import dataclasses
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from metassl_tf.data.examples import Dataset, Examples, LoadRequest, empty_like, require_images
+from metassl_tf.data.examples import Dataset, Examples, LoadRequest, PoolIdentity, Source, empty_like, require_images
 from metassl_tf.data.images import ImageShape
 from metassl_tf.data.tfds_files import (
     decode_split,
@@ -26,11 +26,14 @@ _FLIP_KEEPS_CLASS = ("cifar10", "stl10", "imagenet", "imagewang", "cats_vs_dogs"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TfdsSource:
+class TfdsSource(Source):
     """A dataset of TensorFlow Datasets with an image and a class label."""
 
+    argument: ClassVar[str] = "NAME"
+    heeds: ClassVar[frozenset[str]] = frozenset({"data_dir", "download", "memory_limit"})
+    pool_identity: ClassVar[PoolIdentity] = "text"
+
     test_split: str = setting("", "TFDS split to test on; empty: test, else validation.")
-    memory_limit: float = setting(4.0, "Most memory that decoded images may take, in GiB.", above=0.0)
 
     def load(self, request: LoadRequest) -> Dataset:
         """Decodes a training and a test split.
@@ -51,7 +54,7 @@ class TfdsSource:
         builder = find_builder(name, data_dir=request.data_dir, download=request.download)
         test_split = self._choose_test_split(builder, split)
         shape = request.image_shape(split_shape(builder, split))
-        self._check_memory(builder, "+".join(filter(None, [split, test_split])), shape)
+        _check_memory(builder, "+".join(filter(None, [split, test_split])), shape, request.memory_limit)
         images, labels = decode_split(builder, split, shape)
         train = Examples(images, labels, shape)
         test = Examples(*decode_split(builder, test_split, shape), shape) if test_split else empty_like(train)
@@ -73,7 +76,7 @@ class TfdsSource:
         image_shape = require_images(shape)
         name, split = _name_and_split(request)
         builder = find_builder(name, data_dir=request.data_dir, download=request.download)
-        self._check_memory(builder, split, image_shape)
+        _check_memory(builder, split, image_shape, request.memory_limit)
         return Examples(*decode_split(builder, split, image_shape), image_shape), _class_names(builder)
 
     def _choose_test_split(self, builder: Any, split: str) -> str:
@@ -94,22 +97,24 @@ class TfdsSource:
             )
         return chosen
 
-    def _check_memory(self, builder: Any, split: str, shape: ImageShape) -> None:
-        count = split_info(builder, split).num_examples
-        gibibytes = count * int(np.prod(shape)) / 2**30
-        if gibibytes > self.memory_limit:
-            raise UserError(
-                f"The {count:,} images of the TFDS dataset {builder.info.name!r} take {gibibytes:.3g} GiB at "
-                f"{shape[0]}x{shape[1]} pixels, more than --memory_limit={self.memory_limit:g}. Raise it, lower "
-                "--image_size, or write the images to files and use --dataset=image_folder, which streams them."
-            )
-
 
 def _name_and_split(request: LoadRequest) -> tuple[str, str]:
     name, _, split = request.argument.partition(":")
     if not name:
         raise UserError("tfds names no dataset. Expected tfds:NAME or tfds:NAME:SPLIT, such as tfds:mnist.")
     return name, split or "train"
+
+
+def _check_memory(builder: Any, split: str, shape: ImageShape, limit: float) -> None:
+    """Refuses images that take more than `limit` GiB once they are decoded."""
+    count = split_info(builder, split).num_examples
+    gibibytes = count * int(np.prod(shape)) / 2**30
+    if gibibytes > limit:
+        raise UserError(
+            f"The {count:,} images of the TFDS dataset {builder.info.name!r} take {gibibytes:.3g} GiB at "
+            f"{shape[0]}x{shape[1]} pixels, more than --memory_limit={limit:g}. Raise it, lower --image_size, or write "
+            "the images to files and use --dataset=image_folder, which streams them."
+        )
 
 
 def _class_names(builder: Any) -> tuple[str, ...]:

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn import datasets
 
-from metassl_tf.data.examples import Dataset, Examples, LoadRequest, dataset_pool
+from metassl_tf.data.examples import Dataset, Examples, LoadRequest, Source
 from metassl_tf.errors import UserError
 from metassl_tf.settings import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Points(abc.ABC):
+class _Points(Source):
     """What the three sets share. The points depend on these settings alone, not on who is labeled."""
 
     _name: ClassVar[str]
@@ -57,10 +57,6 @@ class _Points(abc.ABC):
             class_names=self._class_names,
             modality="points",
         )
-
-    def load_pool(self, request: LoadRequest, shape: tuple[int, ...]) -> tuple[Examples, tuple[str, ...]]:
-        """The training points."""
-        return dataset_pool(self.load(request), shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -116,6 +116,7 @@ def _load_dataset(config: Config) -> Dataset:
         channels=data.channels,
         download=data.download,
         strict_data=data.strict_data,
+        memory_limit=data.memory_limit,
         split_seed=data.split_seed,
     )
     if data.unlabeled_dataset and config.needs.unlabeled_views:
@@ -125,6 +126,7 @@ def _load_dataset(config: Config) -> Dataset:
             data_dir=data.data_dir,
             download=data.download,
             strict_data=data.strict_data,
+            memory_limit=data.memory_limit,
             split_seed=data.split_seed,
         )
     return dataset

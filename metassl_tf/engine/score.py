@@ -68,6 +68,7 @@ def _load(config: Config, interface: Interface) -> Dataset:
             channels=shape[-1] if interface.takes_images else 0,
             download=data.download,
             strict_data=data.strict_data,
+            memory_limit=data.memory_limit,
             split_seed=data.split_seed,
         )
     except UserError as error:

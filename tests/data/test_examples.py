@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from metassl_tf.data.examples import Dataset, Examples, LoadRequest, concatenate, dataset_pool, empty_like
+from metassl_tf.data.examples import Dataset, Examples, LoadRequest, Source, concatenate, empty_like
 from metassl_tf.errors import UserError
 
 
@@ -99,14 +99,18 @@ def test_concatenate_refuses_memory_beside_files() -> None:
     assert concatenate([empty_like(points(2)), files]) is files
 
 
-def dataset(examples: Examples) -> Dataset:
-    modality = "image" if len(examples.shape) == 3 else "points"
-    return Dataset(name="d", train=examples, test=examples, class_names=("a", "b"), modality=modality)
+class InMemory(Source):
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+
+    def load(self, request: LoadRequest) -> Dataset:
+        modality = "image" if len(self.examples.shape) == 3 else "points"
+        return Dataset(name="d", train=self.examples, test=self.examples, class_names=("a", "b"), modality=modality)
 
 
 def test_a_pool_is_resized_to_the_wanted_shape() -> None:
     images = Examples(np.full((2, 4, 4, 1), 7, np.uint8), np.array([0, 1]), (4, 4, 1))
-    pool, _ = dataset_pool(dataset(images), (6, 6, 3))
+    pool, _ = InMemory(images).load_pool(LoadRequest(), (6, 6, 3))
     assert pool.shape == (6, 6, 3)
     assert pool.inputs.shape == (2, 6, 6, 3)
     assert (pool.inputs == 7).all()
@@ -115,9 +119,9 @@ def test_a_pool_is_resized_to_the_wanted_shape() -> None:
 def test_images_and_points_do_not_mix() -> None:
     images = Examples(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1]), (4, 4, 1))
     with pytest.raises(UserError, match="--unlabeled_dataset holds images"):
-        dataset_pool(dataset(images), (2,))
+        InMemory(images).load_pool(LoadRequest(), (2,))
     with pytest.raises(UserError, match="--unlabeled_dataset holds points"):
-        dataset_pool(dataset(points(2)), (4, 4, 1))
+        InMemory(points(2)).load_pool(LoadRequest(), (4, 4, 1))
 
 
 def test_a_request_changes_size_and_channels_only_where_asked() -> None:

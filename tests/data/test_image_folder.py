@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metassl_tf.data.image_folder import ImageFolder
 from metassl_tf.data.images import decode_image
 from metassl_tf.data.sources import load_dataset, load_unlabeled
 from metassl_tf.errors import UserError
@@ -61,7 +60,7 @@ def test_weak_labels_are_given_and_not_taken_for_the_truth(folder: pathlib.Path,
     write_images(folder / "weak" / "cat", 2, seed=10)
     damaged = folder / "weak" / "cat" / "000.png"
     damaged.write_bytes(b"")
-    for dataset in (load(folder), load(folder, settings=ImageFolder(memory_limit=1e-9))):
+    for dataset in (load(folder), load(folder, memory_limit=1e-9)):
         assert dataset.unlabeled.labels.tolist() == [-1] * 4 + [1] * 2 + [-1] * 4
         assert dataset.unlabeled.columns["given_label"].tolist() == [-1] * 6 + [0] + [1] * 3
         assert not dataset.train.columns
@@ -133,7 +132,7 @@ def test_two_channels_do_not_exist(folder: pathlib.Path) -> None:
 
 
 def test_large_sets_are_streamed_by_path(folder: pathlib.Path) -> None:
-    in_memory, streamed = load(folder), load(folder, settings=ImageFolder(memory_limit=1e-9))
+    in_memory, streamed = load(folder), load(folder, memory_limit=1e-9)
     for part in ("train", "unlabeled", "validation", "test"):
         decoded, files = getattr(in_memory, part), getattr(streamed, part)
         assert files.streamed
@@ -155,7 +154,7 @@ def test_unreadable_images_are_named_and_skipped(
     damaged[1].write_bytes(damaged[1].read_bytes()[:-20])
     damaged[2].write_text("not an image")
     with caplog.at_level(logging.WARNING):
-        dataset = load(folder, settings=ImageFolder(memory_limit=memory_limit))
+        dataset = load(folder, memory_limit=memory_limit)
     assert "3 of 23 images" in caplog.text
     for path in damaged:
         assert str(path.relative_to(folder)) in caplog.text

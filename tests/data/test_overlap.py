@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from metassl_tf.data import overlap
 from metassl_tf.data.examples import Dataset, Examples
-from metassl_tf.data.image_folder import ImageFolder
 from metassl_tf.data.overlap import occurs_in
 from metassl_tf.data.sources import load_dataset, load_unlabeled
 from metassl_tf.data.splits import make_split, split_examples
@@ -99,8 +98,8 @@ def test_progress_is_shown_where_files_are_read(tmp_path: pathlib.Path, monkeypa
 
 def pets_with_pool(folder: pathlib.Path, pool: pathlib.Path, *, limit: float, pool_limit: float) -> Dataset:
     """The pets, shrunk, with a folder of unlabeled images; each in memory or streamed."""
-    pets = load_dataset("image_folder", data_dir=str(folder), image_size=5, settings=ImageFolder(memory_limit=limit))
-    return load_unlabeled(f"image_folder:{pool}", pets, settings=ImageFolder(memory_limit=pool_limit))
+    pets = load_dataset("image_folder", data_dir=str(folder), image_size=5, memory_limit=limit)
+    return load_unlabeled(f"image_folder:{pool}", pets, memory_limit=pool_limit)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metassl_tf.data.image_folder import ImageFolder
 from metassl_tf.data.sources import SOURCES, load_dataset, load_unlabeled, parse_dataset
 from metassl_tf.data.splits import make_split, split_examples
 from metassl_tf.data.toy import Linear, TwoMoons
@@ -153,7 +152,7 @@ def test_an_empty_folder_as_pool(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_streamed_pool_cannot_take_labeled_examples_from_memory(folder: pathlib.Path) -> None:
-    pooled = load_unlabeled(f"image_folder:{folder}", load_dataset("digits"), settings=ImageFolder(memory_limit=1e-9))
+    pooled = load_unlabeled(f"image_folder:{folder}", load_dataset("digits"), memory_limit=1e-9)
     with pytest.raises(UserError, match="--nolabeled_in_unlabeled"):
         split_examples(pooled, make_split(pooled, num_labeled=40))
     alone = split_examples(pooled, make_split(pooled, num_labeled=40, labeled_in_unlabeled=False))

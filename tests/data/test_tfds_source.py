@@ -148,7 +148,7 @@ def test_an_unknown_split_and_no_name(tiny: str) -> None:
 
 def test_more_than_the_memory_limit(tiny: str) -> None:
     with pytest.raises(UserError, match=r"11 images.*--memory_limit=1e-06.*--image_size.*image_folder"):
-        load_dataset("tfds:tiny", data_dir=tiny, image_size=32, settings=TfdsSource(memory_limit=1e-6))
+        load_dataset("tfds:tiny", data_dir=tiny, image_size=32, memory_limit=1e-6)
 
 
 def test_damaged_and_missing_files(tiny: str) -> None:

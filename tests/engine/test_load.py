@@ -153,6 +153,18 @@ def test_weak_folders_are_given_labels(tmp_path: Path) -> None:
     assert len(split.unlabeled) == 20
 
 
+def test_the_memory_limit_is_that_of_a_pool_too(tmp_path: Path) -> None:
+    pixels: Any = np.zeros((8, 8, 1), np.uint8)
+    (tmp_path / "image.png").write_bytes(tf.io.encode_png(pixels).numpy())
+    given = [f"--unlabeled_dataset=image_folder:{tmp_path}", "--nolabeled_in_unlabeled"]
+    assert not loaded(*given).examples.unlabeled.streamed
+    assert loaded(*given, "--memory_limit=1e-9").examples.unlabeled.streamed
+    with pytest.raises(UserError, match=r"--memory_limit has no effect here: .* nor --unlabeled_dataset decodes"):
+        loaded("--memory_limit=1e-9")
+    with pytest.raises(UserError, match=r"--memory_limit has no effect here: .* nor --unlabeled_dataset decodes"):
+        loaded("--algorithm=supervised", "--memory_limit=1e-9")
+
+
 def test_a_stored_model_gives_the_labels(tmp_path: Path) -> None:
     """Its own mistakes are what there is to find: the labels are its predictions, and right where it is."""
     arguments = ["--dataset=digits", "--num_labeled=20", "--algorithm=supervised", "--model=mlp", "--steps=3"]
