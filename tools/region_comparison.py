@@ -14,10 +14,10 @@ from metassl_tf.data.examples import Examples
 from metassl_tf.data.splits import SplitExamples
 from metassl_tf.engine.load import load_examples
 from tools import toy_comparison, toys
-from tools.comparisons import summary
+from tools.comparisons import with_spread
 from tools.laplacian_svm import LaplacianSVM, Margin
 from tools.measurements import Flagfile, Measurement
-from tools.toy_comparison import percent, table_head, table_line
+from tools.toy_comparison import table_head, table_line
 
 DATASET = "two_moons"
 OURS = "thesis_mpl_6"
@@ -150,7 +150,7 @@ def summarize(accuracy: Mapping[str, Mapping[int, float]]) -> dict[str, Any]:
     Returns:
       `seeds`; `flags_sha256` of the methods that are trained and the settings of the one that is not;
       `success_above`, which is `SUCCESS`; of each method in how many seeds that was reached (`successes`), and its
-      `test_accuracy`: `mean`, `std` (divisor n - 1) and `n`.
+      `test_accuracies` in the order of the seeds.
     """
     return {
         "seeds": list(accuracy[OURS]),
@@ -158,7 +158,7 @@ def summarize(accuracy: Mapping[str, Mapping[int, float]]) -> dict[str, Any]:
         LAPLACIAN_SVM: dataclasses.asdict(LaplacianSVM()),
         "success_above": SUCCESS,
         "successes": {method: sum(value > SUCCESS for value in runs.values()) for method, runs in accuracy.items()},
-        "test_accuracy": {method: summary(list(runs.values())) for method, runs in accuracy.items()},
+        "test_accuracies": {method: list(runs.values()) for method, runs in accuracy.items()},
     }
 
 
@@ -174,6 +174,6 @@ def table(found: Mapping[str, Any]) -> str:
     ]
     for method, name in NAMES.items():
         successes = found["successes"][method]
-        accuracy = percent(found["test_accuracy"][method])
+        accuracy = with_spread([100.0 * value for value in found["test_accuracies"][method]])
         lines.append(table_line([name, f"{100.0 * successes / count:.0f} %", f"{successes} of {count}", accuracy]))
     return "\n".join(lines) + "\n"
