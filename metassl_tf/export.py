@@ -9,8 +9,9 @@ from pathlib import Path
 from absl import flags
 
 from metassl_tf import flag_definitions
+from metassl_tf.engine.evaluator import PARAMETERS
 from metassl_tf.engine.export import export_network
-from metassl_tf.engine.trained import CHECKPOINTS, PARAMETERS, open_run
+from metassl_tf.engine.trained import CHECKPOINTS, open_run
 from metassl_tf.engine.workdir import Workdir
 from metassl_tf.errors import UserError
 

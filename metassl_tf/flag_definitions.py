@@ -66,8 +66,10 @@ def _owners(choice: Choice) -> dict[str, list[tuple[str, dataclasses.Field[Any],
 def _define_choice(choice: Choice, values: flags.FlagValues) -> None:
     """One flag for each field name of the table's entries; None stands for the entry's own default."""
     for flag, found in _owners(choice).items():
-        defaults = ", ".join(f"{name} {flag_text(field.default)}".strip() for name, field, _ in found)
-        text = f"{_help(found[0][1])} Used by --{choice.flag}: {defaults}."
+        owners: dict[str, list[str]] = {}  # of one name can be settings that mean different things
+        for name, field, _ in found:
+            owners.setdefault(_help(field), []).append(f"{name} {flag_text(field.default)}".strip())
+        text = " ".join(f"{text} Used by --{choice.flag}: {', '.join(names)}." for text, names in owners.items())
         _define(flag, found[0][2], None, text, values)
 
 

@@ -188,7 +188,13 @@ def test_help_names_choices_defaults_and_owners() -> None:
     assert "One of: supervised, pseudo_label, uda, fixmatch, given_labels, noisy_student." in values["algorithm"].help
     assert "One of: digits, two_moons, circles, linear, tfds, image_folder, npz." in values["dataset"].help
     assert "One of: accuracy, balanced_accuracy, loss." in values["best_metric"].help
-    assert re.search(r"Used by --algorithm: .*uda 0.8, fixmatch 0.95\.", values["threshold"].help)
+    assert values["threshold"].help == (
+        "Probability above which a prediction becomes a pseudo label; 0 uses all. Used by --algorithm: pseudo_label "
+        "0.95. Probability above which a target is used; 0 uses all. Used by --algorithm: uda 0.8. Probability from "
+        "which on a prediction becomes a pseudo label. Used by --algorithm: fixmatch 0.95."
+    )
+    assert re.search(r"soft_jvp, none\. Used by --meta: meta_pseudo_labels \w+\. ", values["feedback"].help)
+    assert values["feedback"].help.endswith("soft, none. Used by --meta: reduced_meta_pseudo_labels soft_jvp.")
     assert values["pretrained"].help.endswith("Used by --model: resnet50, efficientnet_b0.")
     assert values["steps"].default == 1000
     assert values["threshold"].default is None

@@ -15,6 +15,7 @@ import tensorflow as tf
 from metassl_tf.algorithms.batch import Batch, Inputs, View
 
 Parameters = Literal["raw", "ema"]
+"""Which weights of a network: those that are trained, or their moving average."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,18 +45,16 @@ class Needs:
 
 
 class Term(NamedTuple):
-    """One term of the loss before it is reduced to `coefficient * sum(mask * values) / sum(counts)`, globally.
+    """One term of the loss before it is reduced to `sum(mask * values) / sum(counts)` over the global batch.
 
     Attributes:
       values: [batch], the loss of each example.
-      coefficient: the term's own factor; the scalar unlabeled weight comes on top, elsewhere.
       counts: [batch], how much each value adds to the divisor; None counts every one as 1, masked or not.
       mask: [batch], 0 for the values that do not count now, such as those of unconfident examples; None keeps all.
         It is apart from the values so that a learned weight can see what is masked.
     """
 
     values: tf.Tensor
-    coefficient: float = 1.0
     counts: tf.Tensor | None = None
     mask: tf.Tensor | None = None
 
@@ -94,7 +93,6 @@ class Forward(Protocol):
         self,
         inputs: Mapping[str, Inputs],
         *,
-        parameters: Parameters = "raw",
         update_statistics: bool = True,
     ) -> dict[str, tf.Tensor]:
         """Runs one joint pass.
@@ -104,7 +102,6 @@ class Forward(Protocol):
 
         Args:
           inputs: name to [batch, ...] inputs.
-          parameters: the weights being trained, or their moving average.
           update_statistics: whether batch norm's moving statistics follow this pass.
 
         Returns:

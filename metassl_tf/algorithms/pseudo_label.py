@@ -29,7 +29,7 @@ class PseudoLabel:
     """Cross-entropy of a prediction with its own most likely class, above a threshold."""
 
     threshold: float = setting(
-        0.95, "Probability from which on a prediction becomes a pseudo label.", minimum=0.0, maximum=1.0
+        0.95, "Probability above which a prediction becomes a pseudo label; 0 uses all.", minimum=0.0, maximum=1.0
     )
     label_smoothing: float = setting(0.0, "Share of the label's mass spread over all classes.", minimum=0.0, below=1.0)
 

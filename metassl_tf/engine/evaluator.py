@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import orbit
@@ -17,7 +17,7 @@ from metassl_tf.engine.trainer import MEND
 from metassl_tf.errors import UserError
 from metassl_tf.learner.learner import Learner
 
-PARAMETERS: tuple[Parameters, ...] = ("raw", "ema")
+PARAMETERS: tuple[Parameters, ...] = get_args(Parameters)
 
 
 class Evaluator(orbit.StandardEvaluator):

@@ -11,12 +11,14 @@ import tensorflow as tf
 from scipy.special import softmax
 from tqdm import tqdm
 
+from metassl_tf.algorithms.base import Parameters
 from metassl_tf.config import Config
 from metassl_tf.data.image_files import list_images
 from metassl_tf.data.images import EXTENSIONS, decode_image
 from metassl_tf.engine.csv_names import file_cell
+from metassl_tf.engine.evaluator import PARAMETERS
 from metassl_tf.engine.predictor import Predictor
-from metassl_tf.engine.trained import PARAMETERS, Checkpoint, Parameters, TrainedRun
+from metassl_tf.engine.trained import Checkpoint, TrainedRun
 from metassl_tf.errors import UserError
 
 _logger = logging.getLogger(__name__)

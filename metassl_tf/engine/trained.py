@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import keras
 import tensorflow as tf
 
+from metassl_tf.algorithms.base import Parameters
 from metassl_tf.config import Config
 from metassl_tf.data.views import ImageViews
 from metassl_tf.engine import interface as interface_lib
@@ -22,9 +23,7 @@ from metassl_tf.errors import UserError
 from metassl_tf.learner.variables import statistics
 
 Checkpoint = Literal["last", "best", "fine_tuned"]
-Parameters = Literal["raw", "ema"]
 CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
-PARAMETERS: tuple[Parameters, ...] = get_args(Parameters)
 
 # What a learner calls these weights in its checkpoints.
 _ROLES = {"raw": "model", "ema": "ema"}

@@ -130,7 +130,7 @@ class Learner:
 
     def predict(self, inputs: Inputs, *, parameters: Parameters) -> tf.Tensor:
         """Inference-mode logits [batch, classes], with the trained weights or their moving average."""
-        with keras.StatelessScope(state_mapping=self.mapping(parameters)):
+        with keras.StatelessScope(state_mapping=self._mapping(parameters)):
             return self.model(inputs, training=False)
 
     def begin(
@@ -154,7 +154,7 @@ class Learner:
         """
         return Pass(self, step, at=at, training=training, with_dropout=with_dropout)
 
-    def mapping(self, parameters: Parameters) -> list[tuple[keras.Variable, tf.Tensor]]:
+    def _mapping(self, parameters: Parameters) -> list[tuple[keras.Variable, tf.Tensor]]:
         """What stands for the model's variables when it is called with these weights."""
         if parameters == "raw":
             return []

@@ -2,12 +2,11 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from metassl_tf.algorithms.base import Parameters
 from metassl_tf.algorithms.batch import Inputs
 from metassl_tf.learner import dropout, variables
 
@@ -19,12 +18,10 @@ class Call(NamedTuple):
     """What one forward pass of a step left behind.
 
     Attributes:
-      parameters: the weights it was made with.
       features: the head's input, [joint batch, features]; None where the model has no head.
       logits: name -> [batch, classes].
     """
 
-    parameters: Parameters
     features: tf.Tensor | None
     logits: dict[str, tf.Tensor]
 
@@ -62,7 +59,6 @@ class Pass:
         self,
         inputs: Mapping[str, Inputs],
         *,
-        parameters: Parameters = "raw",
         update_statistics: bool = True,
     ) -> dict[str, tf.Tensor]:
         """Runs one joint training-mode pass; see `metassl_tf.algorithms.base.Forward`.
@@ -77,10 +73,7 @@ class Pass:
             )
         self._updated |= update_statistics
         learner = self._learner
-        mapping: list[tuple[keras.Variable, Any]] = learner.mapping(parameters)
-        mapping += learner.seed_mapping(self._step, len(self.calls))
-        if parameters == "raw":
-            mapping += self._at
+        mapping = [*learner.seed_mapping(self._step, len(self.calls)), *self._at]
         joint = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *inputs.values())
         noise = contextlib.nullcontext() if self._with_dropout else dropout.omitted()
         with noise, keras.StatelessScope(state_mapping=mapping) as scope:
@@ -97,5 +90,5 @@ class Pass:
         # Losses of a network that computes in lower precision are taken in float32.
         precise = logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
         parts = dict(zip(inputs, tf.split(precise, sizes), strict=True))
-        self.calls.append(Call(parameters, features, parts))
+        self.calls.append(Call(features, parts))
         return parts

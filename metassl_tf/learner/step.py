@@ -170,7 +170,7 @@ def reduce_terms(
             values = term.counted_values
             total = tf.reduce_sum(values if weights is None else weights * values)
             divisor = _global_count(term, replicas)
-            share += factor * term.coefficient * total / divisor
+            share += factor * total / divisor
             # Counts are of the global batch already: one replica's share of them keeps the ratio.
             sums[f"loss/{name}"] = tf.stack([total, divisor / replicas])
     return share, {"loss": tf.stack([share, one / replicas]), **sums}
@@ -190,10 +190,7 @@ def contributions(losses: Losses, unlabeled_weight: tf.Tensor, *, masked: bool =
     replicas = distribution.replica_context().num_replicas_in_sync
     return tf.add_n(
         [
-            unlabeled_weight
-            * term.coefficient
-            * (term.counted_values if masked else term.values)
-            / _global_count(term, replicas)
+            unlabeled_weight * (term.counted_values if masked else term.values) / _global_count(term, replicas)
             for term in losses.unlabeled.values()
         ]
     )

@@ -21,6 +21,7 @@ from metassl_tf.hypergrad.products import (
     gradient,
     hessian_vector_product,
     jacobian_vector_product,
+    value_and_gradient,
 )
 from metassl_tf.hypergrad.solvers import Solution
 from metassl_tf.learner import distribution
@@ -69,16 +70,15 @@ def influence(objective: Objective, inverse: Inverse, *, layer: LastLayer | None
       seed: int32 [2], of stochastic estimation.
     """
     parameters = objective.parameters
-    right = distribution.all_reduce_sum(gradient(objective.validation, parameters))  # g_val
+    share, slope = value_and_gradient(objective.validation, parameters)
+    loss, *right = distribution.all_reduce_sum([share, *slope])  # g_val
     solution = _solve(objective, inverse, right, layer, seed)  # H^-1 g_val
     on_one_device = distribution.replica_context().num_replicas_in_sync == 1
     if on_one_device:
         changes = forward_mode_product(objective.unlabeled, parameters, solution.vector, save_memory=True)
     else:  # forward mode is wrong through batch norm that is synchronised between replicas
         changes = jacobian_vector_product(objective.unlabeled, parameters, solution.vector)
-    derivative = -changes  # Eq. 6
-    loss = distribution.all_reduce_sum([objective.validation(parameters)])[0]
-    return Influence(derivative, loss, solution.grew)
+    return Influence(-changes, loss, solution.grew)  # Eq. 6
 
 
 def _solve(objective: Objective, inverse: Inverse, right: Vector, layer: LastLayer | None, seed: tf.Tensor) -> Solution:

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from metassl_tf import losses as losses_lib
-from metassl_tf.algorithms.base import Algorithm, Context, Forward, Losses, Parameters
+from metassl_tf.algorithms.base import Algorithm, Context, Forward, Losses
 from metassl_tf.algorithms.batch import Batch, Inputs
 from metassl_tf.hypergrad.last_layer import with_ones
 from metassl_tf.hypergrad.products import Vector
@@ -118,15 +118,12 @@ class Replay:
         self,
         inputs: Mapping[str, Inputs],
         *,
-        parameters: Parameters = "raw",
         update_statistics: bool = True,
     ) -> dict[str, tf.Tensor]:
-        """Returns the logits of the next pass; those of averaged weights are as they were."""
+        """Returns the logits of the next pass."""
         del inputs, update_statistics
         call, outputs = self._calls[self._next], self._outputs[self._next]
         self._next += 1
-        if parameters == "ema":
-            return call.logits
         logits = tf.cast(self._head.logits_of(outputs), tf.float32)
         sizes = [part.shape[0] for part in call.logits.values()]
         return dict(zip(call.logits, tf.split(logits, sizes), strict=True))

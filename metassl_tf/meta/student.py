@@ -13,7 +13,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from metassl_tf import losses
-from metassl_tf.algorithms.base import Average, Context, Forward, Losses, Needs, Parameters, Term
+from metassl_tf.algorithms.base import Average, Context, Forward, Losses, Needs, Term
 from metassl_tf.algorithms.batch import TEACHER_LABEL, Batch, Inputs, View
 from metassl_tf.learner import distribution
 
@@ -54,12 +54,10 @@ class SharedForward:
         self._forward, self._inputs = forward, inputs
         self._logits: tf.Tensor | None = None
 
-    def __call__(
-        self, inputs: Mapping[str, Inputs], *, parameters: Parameters = "raw", update_statistics: bool = True
-    ) -> dict[str, tf.Tensor]:
+    def __call__(self, inputs: Mapping[str, Inputs], *, update_statistics: bool = True) -> dict[str, tf.Tensor]:
         """Runs one joint pass; see `metassl_tf.algorithms.base.Forward`."""
-        if self._logits is not None or parameters != "raw":
-            return self._forward(inputs, parameters=parameters, update_statistics=update_statistics)
+        if self._logits is not None:
+            return self._forward(inputs, update_statistics=update_statistics)
         name = next((key for key, value in inputs.items() if value is self._inputs), None)
         joint = inputs if name else {**inputs, "images of the student": self._inputs}
         found = self._forward(joint, update_statistics=update_statistics)
@@ -71,7 +69,9 @@ class SharedForward:
         if inputs is not self._inputs:
             return self._forward({"other": inputs}, update_statistics=False)["other"]
         if self._logits is None:
-            raise TypeError("The algorithm made no forward pass with the weights that are trained.")
+            raise TypeError(
+                "The teacher's algorithm made no forward pass, in which the student's images would have been labeled."
+            )
         return self._logits
 
 

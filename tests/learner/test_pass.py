@@ -106,24 +106,6 @@ def test_pass_without_update_leaves_the_statistics(learner: Learner, inputs: dic
     np.testing.assert_array_equal(logits["labeled"], forward(inputs)["labeled"])  # the batch's statistics all the same
 
 
-def test_averaged_parameters_are_used_where_asked_for(learner: Learner, inputs: dict[str, tf.Tensor]) -> None:
-    raw = begin(learner)(inputs)["unlabeled"]
-    for average in learner.ema:
-        average.assign(0.5 * average.value)
-    averaged = begin(learner)(inputs, parameters="ema")["unlabeled"]
-    np.testing.assert_array_equal(begin(learner)(inputs)["unlabeled"], raw)
-    for variable, average in zip(learner.state_variables["model"], learner.ema, strict=True):
-        variable.assign(average.value)
-    np.testing.assert_allclose(averaged, begin(learner)(inputs)["unlabeled"], rtol=1e-6)
-    assert np.abs(averaged.numpy() - raw.numpy()).max() > 0.01
-
-
-def test_gradient_of_an_averaged_pass_reaches_no_weight(learner: Learner, inputs: dict[str, tf.Tensor]) -> None:
-    with tf.GradientTape() as tape:
-        total = tf.reduce_sum(tf.square(begin(learner)(inputs, parameters="ema")["labeled"]))
-    assert all(gradient is None for gradient in tape.gradient(total, learner.trainable_variables))
-
-
 def test_inputs_may_be_dicts_of_tensors() -> None:
     parts = {name: keras.Input((2,), name=name) for name in ("a", "b")}
     model = keras.Model(parts, keras.layers.Dense(2)(keras.layers.Concatenate()([parts["a"], parts["b"]])))

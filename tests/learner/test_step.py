@@ -23,19 +23,19 @@ def test_terms_are_divided_by_their_counts_and_weighed() -> None:
             "masked": Term(tf.constant([4.0, 0.0, 2.0]), counts=tf.constant([1.0, 0.0, 1.0])),
         },
         unlabeled={
-            "scaled": Term(tf.constant([5.0, 0.0, 0.0, 0.0, 0.0]), coefficient=7.0),
+            "weighed": Term(tf.constant([5.0, 3.0, 1.0, 1.0, 0.0]), mask=tf.constant([1.0, 1.0, 0.0, 0.0, 0.0])),
             "empty": Term(tf.zeros([2]), counts=tf.zeros([2])),
         },
         metrics={},
     )
     share, sums = reduce_terms(losses, tf.constant(10.0))
-    assert float(share) == pytest.approx(3 + 3 + 10 * 7 * 1)
-    # Terms are logged before coefficient and weight, so that their size can be read off.
+    assert float(share) == pytest.approx(3 + 3 + 10 * 8 / 5)
+    # Terms are logged before the weight, so that their size can be read off.
     assert {name: value.numpy().tolist() for name, value in sums.items()} == {
-        "loss": [76, 1],
+        "loss": [22, 1],
         "loss/plain": [9, 3],
         "loss/masked": [6, 2],
-        "loss/scaled": [5, 5],
+        "loss/weighed": [8, 5],
         "loss/empty": [0, 1],
     }
 
