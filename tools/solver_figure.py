@@ -96,7 +96,10 @@ def errors(problem: Problem, terms: Sequence[int]) -> Curves:
     """
     optimum = problem.optimum()
     right = gradient(problem.validation, [optimum])
-    blocks = last_layer.softmax_blocks(problem.features @ optimum, problem.weights / TRAINING)
+    blocks = last_layer.curvature_blocks(
+        lambda logits: tf.reduce_sum(problem.weights * losses.cross_entropy(problem.target, logits)) / TRAINING,
+        problem.features @ optimum,
+    )
     matrix = last_layer.hessian(problem.features, blocks)
     exact = _influence(problem, optimum, last_layer.solve(matrix, right[0], diagonal=tf.fill(optimum.shape, L2)))
 

@@ -51,12 +51,3 @@ class Normalization:
     def mean_fill(self) -> tuple[int, ...]:
         """The mean as grey levels: the fill that becomes (nearly) zero in the network's input, as in UDA."""
         return tuple(round(min(max(255.0 * mean, 0.0), 255.0)) for mean in self.mean)
-
-
-NORMALIZATIONS = {
-    "unit_range": Normalization(),
-    # Statistics of the training sets, as in google-research/uda.
-    "cifar10": Normalization(mean=(0.49139968, 0.48215841, 0.44653091), std=(0.24703223, 0.24348513, 0.26158784)),
-    "svhn": Normalization(mean=(0.4376821, 0.4437697, 0.47280442), std=(0.19803012, 0.20101562, 0.19703614)),
-}
-"""Name -> normalization; `unit_range` is FixMatch's [-1, 1]."""

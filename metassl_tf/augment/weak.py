@@ -10,7 +10,6 @@ from metassl_tf.augment.image_ops import Fill, check_images, fill_levels, image_
 from metassl_tf.errors import UserError
 
 PADDING_MODES = ("reflect", "constant")
-_DEFAULT_PADDING_DIVISOR = 8
 
 
 def _source_positions(shifts: tf.Tensor, length: int | tf.Tensor, mode: str) -> tf.Tensor:
@@ -44,9 +43,9 @@ def weak_augment(
     seed: tf.Tensor,
     *,
     flip: bool,
-    padding: int | None = None,
-    padding_mode: str = "reflect",
-    fill: Fill = 128,
+    padding: int,
+    padding_mode: str,
+    fill: Fill,
 ) -> tf.Tensor:
     """Flips each image left to right with probability 1/2, then pads it and crops it at a random place.
 
@@ -54,7 +53,7 @@ def weak_augment(
       images: uint8 [N, H, W, C], C = 1 or 3.
       seed: int32 or int64 [2]; the result is a function of it and the images alone.
       flip: whether to flip at all; not for digits and other classes that a mirror changes.
-      padding: pixels on each side, so the largest shift; None means an eighth of the width (4 for 32, 1 for 8).
+      padding: pixels on each side, so the largest shift.
       padding_mode: what is beyond the border: `reflect` or `constant`.
       fill: level beyond the border for `constant`.
 
@@ -66,10 +65,6 @@ def weak_augment(
     """
     images = check_images(images)
     height, width = image_size(images)
-    if padding is None:
-        if images.shape[2] is None:
-            raise UserError("Images of unknown width were given and no padding. Give the padding in pixels.")
-        padding = images.shape[2] // _DEFAULT_PADDING_DIVISOR
     _check_padding(padding, padding_mode, images)
 
     uniform = tf.random.stateless_uniform([tf.shape(images)[0], 3], seed, alg="philox")

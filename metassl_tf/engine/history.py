@@ -35,11 +35,6 @@ class History:
         if lines and path.read_text() != text:
             write_atomically(path, lambda file: file.write(text.encode()))
 
-    @property
-    def last_step(self) -> int:
-        """Step of the last evaluation; 0 before the first."""
-        return int(self.rows[-1]["step"]) if self.rows else 0
-
     def append(self, row: Row) -> None:
         """Adds one evaluation, on the disk when this returns."""
         self.rows.append(row)

@@ -43,21 +43,6 @@ def curvature_blocks(loss: Callable[[tf.Tensor], tf.Tensor], logits: tf.Tensor) 
     return outer.batch_jacobian(derivative, logits)
 
 
-def softmax_blocks(logits: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
-    """c_i (diag p_i - p_i p_i^T): what `curvature_blocks` gives for cross-entropy with any target, without a tape.
-
-    Args:
-      logits: [N, K].
-      coefficients: c_i, [N].
-
-    Returns:
-      [N, K, K].
-    """
-    probability = tf.nn.softmax(logits)
-    blocks = tf.linalg.diag(probability) - probability[:, :, tf.newaxis] * probability[:, tf.newaxis, :]
-    return coefficients[:, tf.newaxis, tf.newaxis] * blocks
-
-
 def hessian(features: tf.Tensor, blocks: tf.Tensor) -> tf.Tensor:
     """sum_i (h_i h_i^T) kron (c_i S_i).
 

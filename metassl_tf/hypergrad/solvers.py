@@ -1,7 +1,7 @@
 """Approximations of H^-1 v, all rows of Table A1 of "Not All Unlabeled Data are Equal" (arXiv:2007.01293).
 
 H is never formed here: a solver is given `product`, which multiplies a vector by H, damping included. Damping is the
-caller's to add (`damped`), so that every solver means the same matrix by H. `exact` is in `last_layer`, where H is
+caller's to add, so that every solver means the same matrix by H. `exact` is in `last_layer`, where H is
 small enough to be formed.
 
 | row of Table A1                        | here                 | needs                                     |
@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from metassl_tf.errors import UserError
 from metassl_tf.hypergrad.products import Product, Vector, combine, dot
 
 
@@ -32,11 +31,6 @@ class Solution(NamedTuple):
 
     vector: Vector
     grew: tf.Tensor
-
-
-def damped(product: Product, damping: float) -> Product:
-    """Multiplication by H + damping * I instead of H."""
-    return lambda vector: combine(product(vector), damping, vector)
 
 
 def conjugate_gradient(product: Product, right: Sequence[tf.Tensor], *, iterations: int) -> Solution:
@@ -148,22 +142,12 @@ def stochastic(
     return Solution([step_size * part for part in total], _longer(total, right, 2.0 * terms))
 
 
-def require_shrinking(solution: Solution) -> Vector:
-    """Returns an eager solution's vector.
-
-    Raises:
-      UserError: its series grew.
-    """
-    if bool(solution.grew):
-        raise UserError(GROWN)
-    return solution.vector
-
-
 GROWN = (
     "The series for the inverse Hessian grew instead of shrinking. Expected a step size below 2 / (largest eigenvalue "
     "of the Hessian) and no direction that bends down: lower --series_step_size, raise --damping, or use "
     "--inverse_hessian=conjugate_gradient, which needs no step size."
 )
+"""What to say where `Solution.grew`."""
 
 
 def _longer(last: Sequence[tf.Tensor], first: Sequence[tf.Tensor], factor: float) -> tf.Tensor:

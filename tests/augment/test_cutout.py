@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metassl_tf.augment.cutout import cut_boxes, cutout
-from metassl_tf.errors import UserError
+from metassl_tf.augment.cutout import cut_boxes
 
 
 def reference(image: np.ndarray, row: int, column: int, size: int, fill: object) -> np.ndarray:
@@ -32,9 +31,10 @@ def test_boxes_equal_a_loop_over_images(channels: int, fill: int | tuple) -> Non
     np.testing.assert_array_equal(result, np.stack(expected))
 
 
-def test_centres_are_uniform_and_boxes_are_clipped() -> None:
-    images = np.full([4000, 8, 8, 1], 255, np.uint8)
-    painted = cutout(tf.constant(images), tf.constant([1, 2]), size=4, fill=0).numpy() == 0
+def test_boxes_are_clipped() -> None:
+    images = tf.fill([4000, 8, 8, 1], tf.constant(255, tf.uint8))
+    centers = tf.random.stateless_uniform([4000, 2], [1, 2])
+    painted = cut_boxes(images, centers[:, 0], centers[:, 1], tf.fill([4000], 4), fill=0).numpy() == 0
     areas = painted.sum(axis=(1, 2, 3))
     assert areas.max() == 16
     assert areas.min() == 4  # a box centred on pixel (0, 0) keeps two of its four rows and columns
@@ -43,17 +43,12 @@ def test_centres_are_uniform_and_boxes_are_clipped() -> None:
     np.testing.assert_allclose(painted.mean(axis=0)[..., 0], np.outer(centres, centres) / 64, atol=0.03)
 
 
-def test_a_function_of_images_and_seed() -> None:
+def test_boxes_are_the_same_inside_tf_data() -> None:
     images = np.full([16, 8, 8, 3], 255, np.uint8)
-    first = cutout(tf.constant(images), tf.constant([1, 2]), size=3)
-    np.testing.assert_array_equal(first, cutout(tf.constant(images), tf.constant([1, 2], tf.int32), size=3))
-    assert np.any(first != cutout(tf.constant(images), tf.constant([1, 3]), size=3))
-    mapped = tf.data.Dataset.from_tensors(images).map(lambda batch: cutout(batch, tf.constant([1, 2]), size=3))
+    rows, columns = tf.random.stateless_uniform([2, 16], [1, 2])
+    sizes = tf.constant([0, 3] * 8)
+    first = cut_boxes(tf.constant(images), rows, columns, sizes, fill=128)
+    mapped = tf.data.Dataset.from_tensors(images).map(lambda batch: cut_boxes(batch, rows, columns, sizes, fill=128))
     np.testing.assert_array_equal(first, next(iter(mapped)))
-    np.testing.assert_array_equal(cutout(tf.constant(images), tf.constant([1, 2]), size=0), images)
+    np.testing.assert_array_equal(first[::2], images[::2])
     assert set(np.unique(first)) == {128, 255}
-
-
-def test_negative_size_is_refused() -> None:
-    with pytest.raises(UserError, match="at least 0"):
-        cutout(tf.zeros([1, 8, 8, 1], tf.uint8), tf.constant([1, 2]), size=-1)

@@ -57,7 +57,7 @@ def test_the_papers_orders(name: str, start: str, weak_after: bool) -> None:
 
 def test_the_weak_policy_is_the_weak_augmentation() -> None:
     images = tf.constant(np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8))
-    weak = functools.partial(weak_augment, flip=True)
+    weak = functools.partial(weak_augment, flip=True, padding=1, padding_mode="reflect", fill=128)
     seed = tf.constant([1, 2])
     strong = strong_augment(images, tf.zeros_like(images), seed, policy=POLICIES["weak"], weak=weak)
     expected = weak(images, tf.unstack(tf.random.split(seed, 3, alg="philox"))[0])
@@ -67,7 +67,7 @@ def test_the_weak_policy_is_the_weak_augmentation() -> None:
 
 @pytest.mark.parametrize("name", ["fixmatch", "uda", "mpl"])
 def test_a_function_of_images_and_seed(name: str) -> None:
-    weak = functools.partial(weak_augment, flip=True)
+    weak = functools.partial(weak_augment, flip=True, padding=1, padding_mode="reflect", fill=128)
 
     def strong(images: tf.Tensor, weak_view: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         return strong_augment(images, weak_view, seed, policy=POLICIES[name], weak=weak, fill=(1, 2, 3))
@@ -80,7 +80,7 @@ def test_a_function_of_images_and_seed(name: str) -> None:
 
 def test_the_three_stages_draw_independently() -> None:
     """With one seed for both weak stages, the second flip would undo the first for every image."""
-    flips_only = functools.partial(weak_augment, flip=True, padding=0)
+    flips_only = functools.partial(weak_augment, flip=True, padding=0, padding_mode="reflect", fill=128)
     policy = dataclasses.replace(NOTHING, start="weak", weak_after=True)
     images = tf.random.stateless_uniform([200, 8, 8, 1], [1, 2], 0, 256, tf.int32)
     images = tf.cast(images, tf.uint8)

@@ -30,7 +30,6 @@ def steps(path: Path) -> list[int]:
 def test_rows_are_read_back(path: Path) -> None:
     history = History(path, restored_step=15)
     assert history.rows == ROWS
-    assert history.last_step == 15
     assert path.read_text().count("\n") == 3
 
 
@@ -39,7 +38,6 @@ def test_what_lies_behind_the_restored_step_is_cut(restored: int, kept: list[int
     history = History(path, restored_step=restored)
     assert [row["step"] for row in history.rows] == kept
     assert steps(path) == kept
-    assert history.last_step == (kept[-1] if kept else 0)
 
 
 def test_half_a_line_is_cut_wherever_it_ends(path: Path) -> None:
@@ -71,7 +69,6 @@ def test_file_that_needs_no_cut_is_left_alone(path: Path) -> None:
 def test_no_file_is_made_before_the_first_row(tmp_path: Path) -> None:
     history = History(tmp_path / "metrics.jsonl", restored_step=0)
     assert history.rows == []
-    assert history.last_step == 0
     assert not any(tmp_path.iterdir())
 
 
@@ -79,4 +76,3 @@ def test_a_row_is_on_the_disk_when_append_returns(tmp_path: Path) -> None:
     history = History(tmp_path / "metrics.jsonl", restored_step=0)
     history.append(ROWS[0])
     assert steps(tmp_path / "metrics.jsonl") == [5]
-    assert history.last_step == 5

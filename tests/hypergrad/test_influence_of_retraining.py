@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from metassl_tf.errors import UserError
 from metassl_tf.hypergrad import last_layer, solvers
 from metassl_tf.hypergrad.products import (
     Vector,
@@ -32,9 +31,16 @@ def derivatives(direction: Vector) -> np.ndarray:
     return -jacobian_vector_product(contributions, [trained()], direction).numpy()
 
 
+def softmax_blocks(logits: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
+    """c_i (diag p_i - p_i p_i^T), the Hessian of cross-entropy with any target, [N, K, K]."""
+    probability = tf.nn.softmax(logits)
+    blocks = tf.linalg.diag(probability) - probability[:, :, tf.newaxis] * probability[:, tf.newaxis, :]
+    return coefficients[:, tf.newaxis, tf.newaxis] * blocks
+
+
 def exact() -> Vector:
     features, logits = data()["features"], data()["features"] @ trained()
-    blocks = last_layer.softmax_blocks(logits, data()["weights"] / TRAINING)
+    blocks = softmax_blocks(logits, data()["weights"] / TRAINING)
     diagonal = tf.fill(trained().shape, tf.constant(L2, tf.float64))
     return [last_layer.solve(last_layer.hessian(features, blocks), right()[0], diagonal=diagonal)]
 
@@ -74,7 +80,7 @@ def test_exact_hessian_is_the_dense_one() -> None:
         slope = gradient(training_loss(data()["weights"]), [trained()])[0]
     size = int(tf.size(trained()))
     dense = tf.reshape(outer.jacobian(slope, trained()), [size, size])
-    blocks = last_layer.softmax_blocks(data()["features"] @ trained(), data()["weights"] / TRAINING)
+    blocks = softmax_blocks(data()["features"] @ trained(), data()["weights"] / TRAINING)
     found = last_layer.hessian(data()["features"], blocks) + L2 * tf.eye(size, dtype=tf.float64)
     np.testing.assert_allclose(found, dense, atol=1e-14)
 
@@ -87,7 +93,7 @@ def test_blocks_by_autodiff_are_the_closed_form() -> None:
         return tf.reduce_sum(coefficients * -tf.reduce_sum(data()["target"] * tf.nn.log_softmax(logits), axis=1))
 
     found = last_layer.curvature_blocks(loss, logits)
-    np.testing.assert_allclose(found, last_layer.softmax_blocks(logits, coefficients), atol=1e-16)
+    np.testing.assert_allclose(found, softmax_blocks(logits, coefficients), atol=1e-16)
 
 
 @pytest.mark.parametrize("unroll", [False, True], ids=["neumann", "unrolled"])
@@ -174,7 +180,7 @@ def test_stochastic_estimate_lies_within_its_error_bars() -> None:
 
 
 @pytest.mark.parametrize("solver", ["neumann", "unrolled", "stochastic"])
-def test_series_that_grows_ends_in_a_clear_error(solver: str) -> None:
+def test_series_that_grows_says_so(solver: str) -> None:
     if solver == "neumann":
         solution = solvers.neumann(product, right(), terms=60, step_size=1e3)
     elif solver == "unrolled":
@@ -183,8 +189,7 @@ def test_series_that_grows_ends_in_a_clear_error(solver: str) -> None:
         solution = solvers.stochastic(
             lambda vector, _: product(vector), right(), terms=60, step_size=1e3, seed=tf.constant([0, 0])
         )
-    with pytest.raises(UserError, match=r"grew instead of shrinking.*--series_step_size"):
-        solvers.require_shrinking(solution)
+    assert solution.grew
 
 
 def test_conjugate_gradients_stop_where_the_matrix_is_not_positive() -> None:
@@ -217,7 +222,7 @@ def test_scores_by_forward_mode_and_by_double_backward_are_the_inner_products() 
 
 def test_small_damping_gives_the_pseudo_inverse() -> None:
     """Without L2 the Hessian is singular in as many directions as there are features; no gradient lies in them."""
-    blocks = last_layer.softmax_blocks(data()["features"] @ trained(), data()["weights"] / TRAINING)
+    blocks = softmax_blocks(data()["features"] @ trained(), data()["weights"] / TRAINING)
     matrix = last_layer.hessian(data()["features"], blocks)
     informative = np.linalg.matrix_rank(data()["features"].numpy())
     values, vectors = np.linalg.eigh(matrix.numpy())

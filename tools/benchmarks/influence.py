@@ -13,6 +13,7 @@ from metassl_tf.engine.setup import Experiment
 from metassl_tf.hypergrad import per_example, solvers
 from metassl_tf.hypergrad.products import (
     Vector,
+    combine,
     dot,
     forward_mode_product,
     gradient,
@@ -177,6 +178,7 @@ def exact_vs_neumann(runs: int) -> Iterator[float]:
 
 
 _CLASSES, _FEATURES, _ROWS, _ITERATIONS, _IMAGES = 1000, 2048, 512, 20, 16
+_DAMPING = 1e-3
 
 
 def many_classes_inputs() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -192,7 +194,9 @@ def many_classes_solve(features: tf.Tensor, target: tf.Tensor, kernel: tf.Tensor
     def loss(at: Vector) -> tf.Tensor:
         return tf.reduce_mean(losses.cross_entropy(target, features @ at[0]))
 
-    product = solvers.damped(lambda vector: hessian_vector_product(loss, [kernel], vector), 1e-3)
+    def product(vector: Vector) -> Vector:
+        return combine(hessian_vector_product(loss, [kernel], vector), _DAMPING, vector)
+
     return solvers.conjugate_gradient(product, gradient(loss, [kernel]), iterations=_ITERATIONS).vector[0]
 
 
