@@ -28,7 +28,15 @@ class Normalization:
         if not all(np.isfinite(self.std)) or min(self.std) <= 0.0:
             raise UserError(f"std={self.std} cannot be divided by. Expected positive numbers, in units of 255 levels.")
 
-    def _scale_and_offset(self, channels: int | None) -> tuple[np.ndarray, np.ndarray]:
+    def scale_and_offset(self, channels: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """What a level is multiplied with, and what is added to that: float64, both [1] or both [channels].
+
+        Args:
+          channels: of the images; None where it is not known.
+
+        Raises:
+          UserError: the statistics are those of another number of channels.
+        """
         if channels is not None and len(self.mean) not in (1, channels):
             raise UserError(
                 f"The normalization has {len(self.mean)} channels, the images have {channels}. "
@@ -39,12 +47,12 @@ class Normalization:
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
         """Maps uint8 [..., C] to float32 [..., C]."""
-        scale, offset = self._scale_and_offset(images.shape[-1])
+        scale, offset = self.scale_and_offset(images.shape[-1])
         return tf.cast(images, tf.float32) * tf.constant(scale, tf.float32) + tf.constant(offset, tf.float32)
 
     def denormalize(self, inputs: tf.Tensor) -> tf.Tensor:
         """Maps float [..., C] back to uint8 [..., C]: the inverse of `normalize`, rounded and clipped."""
-        scale, offset = self._scale_and_offset(inputs.shape[-1])
+        scale, offset = self.scale_and_offset(inputs.shape[-1])
         levels = (tf.cast(inputs, tf.float32) - tf.constant(offset, tf.float32)) / tf.constant(scale, tf.float32)
         return tf.cast(tf.clip_by_value(tf.round(levels), 0.0, 255.0), tf.uint8)
 

@@ -20,8 +20,8 @@ _NAMED_AT_MOST = 5
 _MEASURED = 500
 
 
-def _listed(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+def listed(names: Sequence[str]) -> str:
+    """Writes the first five names, and how many more there are."""
     shown = ", ".join(names[:_NAMED_AT_MOST])
     return shown if len(names) <= _NAMED_AT_MOST else f"{shown} and {len(names) - _NAMED_AT_MOST:,} more"
 
@@ -152,7 +152,7 @@ class FileLoader:
     def _report_unreadable(self, names: npt.NDArray[np.str_], total: int) -> None:
         if not len(names):
             return
-        found = f"{len(names):,} of {total:,} images in {self.root} cannot be decoded: {_listed(list(names))}."
+        found = f"{len(names):,} of {total:,} images in {self.root} cannot be decoded: {listed(list(names))}."
         if self.strict_data:
             raise UserError(
                 f"{found} Expected only whole images: replace or delete these, or skip them with --nostrict_data."

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from metassl_tf.data.images import decode_image
@@ -66,10 +65,10 @@ def serving_model(network: keras.Model, interface: Interface) -> keras.Model:
     inputs = keras.Input(interface.shape, dtype=raw.dtype.name, name=raw.name)
     normalized = inputs
     if interface.normalization is not None:
-        mean, deviation = np.array(interface.normalization.mean), np.array(interface.normalization.std)
+        scale, offset = interface.normalization.scale_and_offset(interface.shape[-1])
         normalized = keras.layers.Rescaling(
-            (1.0 / (255.0 * deviation)).tolist(),
-            (-mean / deviation).tolist(),
+            scale.tolist(),
+            offset.tolist(),
             dtype="float32",  # also where the network computes in lower precision
             name="normalization",
         )(inputs)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from metassl_tf.algorithms.base import Parameters
 from metassl_tf.config import Config
-from metassl_tf.data.image_files import list_images
+from metassl_tf.data.image_files import list_images, listed
 from metassl_tf.data.images import EXTENSIONS, decode_image
 from metassl_tf.engine.csv_names import file_cell
 from metassl_tf.engine.evaluator import PARAMETERS
@@ -23,15 +23,13 @@ from metassl_tf.errors import UserError
 
 _logger = logging.getLogger(__name__)
 
-_NAMED_AT_MOST = 5
-
 
 def from_run(run: TrainedRun, checkpoint: Checkpoint) -> Predictor:
     """Makes the predictor of a workdir, with the trained weights and with their moving average.
 
     Args:
       run: the workdir.
-      checkpoint: whose weights, `last` or `best`.
+      checkpoint: whose weights: `last`, `best` or `fine_tuned`.
 
     Returns:
       The predictor.
@@ -59,7 +57,7 @@ def from_run(run: TrainedRun, checkpoint: Checkpoint) -> Predictor:
 def _predict_files(predictor: Predictor, paths: Sequence[str], batch_size: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yields the position and the logits of every image that can be decoded, in order."""
     height, width, channels = predictor.interface.shape
-    logits = list(predictor.logits.values())[-1]
+    logits = predictor.logits[predictor.exported]
 
     def decode(position: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return position, decode_image(tf.io.read_file(path), (height, width, channels))
@@ -111,10 +109,7 @@ def predict_folder(predictor: Predictor, config: Config, folder: str, output: Pa
 
 
 def _report_unreadable(names: Sequence[str], total: int, folder: str, *, strict_data: bool) -> None:
-    listed = ", ".join(names[:_NAMED_AT_MOST])
-    if len(names) > _NAMED_AT_MOST:
-        listed += f" and {len(names) - _NAMED_AT_MOST:,} more"
-    found = f"{len(names):,} of {total:,} images in {folder} cannot be decoded: {listed}."
+    found = f"{len(names):,} of {total:,} images in {folder} cannot be decoded: {listed(names)}."
     if strict_data:
         raise UserError(f"{found} Expected only whole images: replace or delete these, or use --nostrict_data.")
     _logger.warning("%s They have no row; --strict_data makes this an error.", found)

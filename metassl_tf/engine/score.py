@@ -140,7 +140,7 @@ class Scores:
         classes = self.predictor.interface.class_names
         if predictions:
             names = np.arange(len(self.test)).astype(str) if self.test.names is None else self.test.names
-            logits = list(self.logits.values())[-1]
+            logits = self.logits[self.predictor.exported]
             write_predictions(Path(predictions), classes, zip(names.tolist(), logits, strict=True))
         if metrics:
             content = {

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import random
 
 import keras
 import numpy as np
@@ -128,8 +127,7 @@ def seed_everything(config: Config) -> None:
     Args:
       config: of the run; `--deterministic=auto` means on unless there is a GPU.
     """
-    random.seed(config.run.seed)
-    keras.utils.set_random_seed(config.run.seed % 2**32)
+    keras.utils.set_random_seed(config.run.seed)  # of Python, NumPy and TensorFlow
     on_cpu = not tf.config.list_physical_devices("GPU") and config.run.distribution != "tpu"
     if config.run.deterministic == "on" or (config.run.deterministic == "auto" and on_cpu):
         tf.config.experimental.enable_op_determinism()

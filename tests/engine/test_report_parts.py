@@ -58,8 +58,6 @@ def test_equal_titles_get_different_anchors() -> None:
         (formats.duration(0.25), "0.25 s"),
         (formats.duration(59.7), "1 min"),
         (formats.duration(7322), "2 h 2 min 2 s"),
-        (formats.setting((1, 2)), "1,2"),
-        (formats.setting(False), "false"),
         (formats.sentence_case("loss/cross_entropy"), "Loss: cross entropy"),
     ],
 )

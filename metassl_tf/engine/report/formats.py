@@ -1,8 +1,5 @@
 """Numbers as people read them."""
 
-from collections.abc import Sequence
-from typing import Any
-
 from scipy import stats
 
 ABSENT = "–"
@@ -35,15 +32,6 @@ def sentence_case(name: str) -> str:
     """A metric's name as a title: `share_above_threshold` -> `Share above threshold`."""
     words = name.replace("_", " ").replace("/", ": ")
     return words[:1].upper() + words[1:]
-
-
-def setting(value: Any) -> str:
-    """A setting's value as one writes it behind its flag."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ",".join(str(item) for item in value)
-    return str(value)
 
 
 def accuracy_interval(accuracy: float, num_examples: int) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from metassl_tf.engine.report.markup import Html, element, join, table
 from metassl_tf.engine.report.page import Section, paragraphs
 
 _SETS = ("test", "validation")
-_KINDS = {"ema": "averaged weights (EMA)", "raw": "trained weights (raw)"}
+_KINDS = ("ema", "raw")
 
 
 def result_section(content: Content) -> Section:

@@ -2,15 +2,15 @@
 
 import shlex
 
-from metassl_tf.engine.report import formats
 from metassl_tf.engine.report.content import Content
 from metassl_tf.engine.report.markup import Html, details, element, join, table
 from metassl_tf.engine.report.page import Section, paragraphs
+from metassl_tf.flagfile import flag_text
 
 
 def settings_section(content: Content) -> Section:
     """All settings, those that were left at their default too."""
-    rows = [[element("code", f"--{name}"), formats.setting(value)] for name, value in content.result["config"].items()]
+    rows = [[element("code", f"--{name}"), flag_text(value)] for name, value in content.result["config"].items()]
     settings = table(["flag", "value"], rows, label="All settings")
     return Section(title="Settings", html=details(f"All {len(rows)} settings", settings))
 

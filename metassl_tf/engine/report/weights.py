@@ -10,6 +10,7 @@ from metassl_tf.engine.report.curves import curve
 from metassl_tf.engine.report.markup import Html, chart, element, join, table
 from metassl_tf.engine.report.page import Section, paragraphs
 from metassl_tf.engine.weights import SMALLEST_MOVEMENT
+from metassl_tf.meta.weight_table import PERCENTILES
 
 _BANDS = ((0, 100, "all"), (10, 90, "middle 80%"), (25, 75, "middle 50%"))
 # Training metrics that belong here, with their titles.
@@ -117,7 +118,7 @@ def _facts(content: Content, weights: LearnedWeights) -> Html:
 
 
 def _history(content: Content) -> Html:
-    values = {rank: _steps_and_values(content, f"percentile_{rank}") for rank in (0, 10, 25, 50, 75, 90, 100)}
+    values = {rank: _steps_and_values(content, f"percentile_{rank}") for rank in PERCENTILES}
     steps, median = values[50]
     bands = [Band(name=name, steps=steps, low=values[low][1], high=values[high][1]) for low, high, name in _BANDS]
     picture = charts.line_chart([Line(name="median", steps=steps, values=median)], fraction=False, bands=bands)
