@@ -5,12 +5,11 @@ better. Pretrained weights expect the normalisation that they were trained with.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
-from metassl_tf.models.base import check_image_shape
-from metassl_tf.models.keras_hub_backbone import check_channels, classifier_on, pretrained_backbone
+from metassl_tf.models.keras_hub_backbone import BackboneSettings, pretrained_backbone
 from metassl_tf.settings import setting
 
 # Of the backbone for colour images: 4,007,548 trainable, and 42,016 statistics of batch normalisation.
@@ -34,39 +33,22 @@ ARCHITECTURE: dict[str, Any] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EfficientNetB0:
+class EfficientNetB0(BackboneSettings):
     """Settings of EfficientNet-B0."""
 
-    pretrained: str = setting(
-        "", "Local folder of a keras_hub preset of the backbone to start from; empty starts from random weights."
-    )
+    name: ClassVar[str] = "efficientnet_b0"
+
     stochastic_depth: float = setting(
         0.2, "Residual block i of 16 is skipped in training at this rate times i / 16.", minimum=0, below=1
     )
     dropout: float = setting(0.2, "Dropout rate before the classifier.", minimum=0, below=1)
-    batch_norm_momentum: float = setting(
-        0.99, "Share of the moving batch statistics that one training step keeps.", minimum=0, below=1
-    )
-
-    def build(self, input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
-        """Makes the network; see `ModelSettings.build`."""
-        check_image_shape("efficientnet_b0", input_shape)
-        return classifier_on(
-            self._backbone(input_shape),
-            input_shape,
-            num_classes,
-            dropout=self.dropout,
-            batch_norm_momentum=self.batch_norm_momentum,
-            name="efficientnet_b0",
-        )
 
     def _backbone(self, input_shape: tuple[int, ...]) -> keras.Model:
         from keras_hub.models import EfficientNetBackbone  # here, since the import takes seconds
 
         if self.pretrained:
-            check_channels("efficientnet_b0", input_shape)
             return pretrained_backbone(
-                "efficientnet_b0",
+                self.name,
                 EfficientNetBackbone,
                 self.pretrained,
                 NUM_PARAMETERS,

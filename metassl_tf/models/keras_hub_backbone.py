@@ -5,15 +5,58 @@ global batch's statistics and the momentum asked for; the saved model consists o
 where keras_hub is not installed; and images may be grey, which a backbone with pretrained weights does not take.
 """
 
+import abc
+import dataclasses
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
 from metassl_tf.errors import UserError
-from metassl_tf.models.base import classifier, inputs_of
+from metassl_tf.models.base import check_image_shape, classifier, inputs_of
 from metassl_tf.models.batch_norm import fuse
+from metassl_tf.settings import setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackboneSettings(abc.ABC):
+    """Settings of a classifier on a backbone.
+
+    Attributes:
+      name: of the model, as `--model` has it.
+    """
+
+    name: ClassVar[str]
+
+    pretrained: str = setting(
+        "", "Local folder of a keras_hub preset of the backbone to start from; empty starts from random weights."
+    )
+    dropout: float = setting(0.0, "Dropout rate before the classifier.", minimum=0, below=1)
+    batch_norm_momentum: float = setting(
+        0.99, "Share of the moving batch statistics that one training step keeps.", minimum=0, below=1
+    )
+
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
+        """Makes the network; see `ModelSettings.build`."""
+        check_image_shape(self.name, input_shape)
+        if self.pretrained and input_shape[-1] not in (1, 3):
+            raise UserError(
+                f"--pretrained weights of --model={self.name} take images of 1 or 3 channels. Received "
+                f"{input_shape[-1]}. Leave --pretrained out to start from random weights."
+            )
+        return classifier_on(
+            self._backbone(input_shape),
+            input_shape,
+            num_classes,
+            dropout=self.dropout,
+            batch_norm_momentum=self.batch_norm_momentum,
+            name=self.name,
+        )
+
+    @abc.abstractmethod
+    def _backbone(self, input_shape: tuple[int, ...]) -> keras.Model:
+        """The backbone for images of a shape; a pretrained one takes colour images of that size."""
 
 
 def pretrained_backbone(model: str, backbone: Any, folder: str, num_parameters: int, **overrides: Any) -> keras.Model:
@@ -93,20 +136,3 @@ def classifier_on(
         target.assign(value)
     features = keras.layers.GlobalAveragePooling2D(name="features")(body.output)  # [batch, num_features]
     return keras.Model(inputs, classifier(features, num_classes, dropout), name=name)
-
-
-def check_channels(model: str, input_shape: tuple[int, ...]) -> None:
-    """Checks that images are grey or colour, as pretrained weights need it.
-
-    Args:
-        model: name of the model, for the message.
-        input_shape: shape of one image.
-
-    Raises:
-        UserError: they are neither.
-    """
-    if input_shape[-1] not in (1, 3):
-        raise UserError(
-            f"--pretrained weights of --model={model} take images of 1 or 3 channels. Received {input_shape[-1]}. "
-            "Leave --pretrained out to start from random weights."
-        )
