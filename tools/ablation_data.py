@@ -12,6 +12,7 @@ from metassl_tf.flagfile import to_flagfile
 from tools import runs
 from tools.comparisons import better_of, differences, with_spread
 from tools.measurements import Flagfile
+from tools.outputs import write_json
 from tools.variants import BASE, Base, Group, changed
 
 
@@ -159,8 +160,7 @@ class Store:
             "flags": case.flags.splitlines(),
             "runs": [dataclasses.asdict(run) for run in sorted([*others, outcome], key=lambda run: run.seed)],
         }
-        text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(self.path, lambda file: file.write(text.encode()))
+        write_json(self.path, data)
 
     def _read(self) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}

@@ -66,6 +66,12 @@ class Question(NamedTuple):
         source = f" ({group.source})" if group.source else ""
         return f"{BASES[self.base].title}: {group.title}{source}"
 
+    @property
+    def plots(self) -> list[str]:
+        """Names of the files that show it: of the variants, and over steps where that is asked for."""
+        stem = f"{self.base}_{self.group}"
+        return [f"{stem}.png", *([f"{stem}_over_steps.png"] if GROUPS[self.group].over_steps else [])]
+
     def results(self) -> Results:
         """The cases with what was measured of them."""
         return [(case, self.store.outcomes(case)) for case in self.cases]
@@ -122,12 +128,15 @@ def run_all(jobs: Sequence[Job], runs_dir: Path) -> list[str]:
 
 def draw(question: Question, folder: Path) -> None:
     """Draws a question's plots into a folder, which is made where there is none."""
-    results = question.results()
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{question.base}_{question.group}"
-    draw_variants(question.title, results, folder / f"{stem}.png")
-    if GROUPS[question.group].over_steps:
-        draw_over_steps(question.title, results, folder / f"{stem}_over_steps.png")
+    for plot, draw_into in zip(question.plots, (draw_variants, draw_over_steps), strict=False):
+        draw_into(question.title, question.results(), folder / plot)
+
+
+def section(question: Question) -> str:
+    """A question's table, Markdown, and links to the plots that `draw` puts beside it."""
+    links = "".join(f"\n![{question.title}]({plot})\n" for plot in question.plots)
+    return table(question.title, question.results()) + links
 
 
 def main() -> None:
@@ -145,7 +154,7 @@ def main() -> None:
     jobs = [] if _PRINT_ONLY.value else jobs_of(asked, seeds, missing=_MISSING.value)
     failures = run_all(jobs, Path(_RUNS_DIR.value))
     answered = [question for question in asked if question.is_answered]
-    tables = "\n".join(table(question.title, question.results()) for question in answered)
+    tables = "\n".join(map(section, answered))
     print(tables, end="")
     if _OUTPUT.value and answered:
         folder = Path(_OUTPUT.value)

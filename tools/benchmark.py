@@ -9,6 +9,7 @@ from absl import flags
 
 from metassl_tf import flag_definitions
 from tools.benchmarks import suite
+from tools.comparisons import choose
 from tools.outputs import output_file
 
 _OUTPUT = flags.DEFINE_string("output", "benchmark.json", "File to write.")
@@ -21,7 +22,8 @@ _QUICK = flags.DEFINE_bool(
 def main() -> None:
     """Runs the command line."""
     flag_definitions.given(set(), why="a benchmark")
-    benchmarks, output = suite.choose(_ONLY.value), output_file(_OUTPUT)
+    names = choose(_ONLY.value, list(suite.BENCHMARKS), flag="only", what="a benchmark")
+    benchmarks, output = {name: suite.BENCHMARKS[name] for name in names}, output_file(_OUTPUT)
     runs = suite.QUICK_RUNS if _QUICK.value else suite.RUNS
     print(suite.run_all(benchmarks, output, runs=runs, measure=suite.measure_apart))
 

@@ -17,6 +17,7 @@ from tools import toy_comparison, toys
 from tools.comparisons import with_spread
 from tools.laplacian_svm import LaplacianSVM, Margin
 from tools.measurements import Flagfile, Measurement
+from tools.outputs import write_json
 from tools.toy_comparison import table_head, table_line
 
 DATASET = "two_moons"
@@ -110,7 +111,7 @@ def _train(experiment: Flagfile, seed: int, runs_dir: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     found = toys.measure(experiment, seed, (), teacher=teacher, network=_network_path(experiment, seed, runs_dir))
     if not path.exists():  # one that lacks its network alone has been recorded as it was measured
-        toy_comparison.write_json(path, found)
+        write_json(path, found)
 
 
 def compare(seeds: Sequence[int], runs_dir: Path, *, missing: bool = False) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def compare(seeds: Sequence[int], runs_dir: Path, *, missing: bool = False) -> d
         examples = examples_of(seed)
         accuracy[LAPLACIAN_SVM][seed] = accuracy_of(fit_laplacian_svm(examples), examples.test)
     found = summarize(accuracy)
-    toy_comparison.write_json(_stored(), found)
+    write_json(_stored(), found)
     return found
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from metassl_tf.engine.workdir import write_atomically
 from tools import toys
 from tools.comparisons import differences, summary
 from tools.measurements import Flagfile, Measurement
+from tools.outputs import write_json
 
 DATASETS = ("linear", "circles", "two_moons")
 OURS, PSEUDO_LABEL, SUPERVISED = "weights_10", "weights_pseudo_label_10", "weights_supervised_10"
@@ -81,12 +81,6 @@ def measured(experiment: Flagfile, seed: int, steps: Sequence[int], runs_dir: Pa
 def stored_at(experiment: Flagfile, seed: int, runs_dir: Path) -> Path:
     """Where `measured` keeps a run: another file as soon as its flags, or those of its teacher, change."""
     return runs_dir / f"{experiment.name}-{experiment.digest()[:8]}" / f"seed_{seed}.json"
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file in one go, so that nothing is ever half there."""
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def summarize(dataset: str, results: Results) -> dict[str, Any]:

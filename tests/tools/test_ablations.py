@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -206,6 +207,9 @@ def test_plots_and_tables_of_what_was_measured(training: FakeTraining, capsys: p
     plots = sorted(Path("some/plots").glob("*.png"))
     expected = ["optimizer", "optimizer_over_steps", "single_weight"]
     assert [plot.name for plot in plots] == [f"flipped_{name}.png" for name in expected]
+    assert sorted(re.findall(r"^!\[Given labels, 30 % flipped: .+\]\((.+)\)$", shown, re.MULTILINE)) == [
+        plot.name for plot in plots
+    ]
     assert all(plot.read_bytes().startswith(b"\x89PNG") for plot in plots)
 
 
@@ -223,9 +227,11 @@ def test_stored_tables_are_those_of_the_data(
     monkeypatch.chdir(ROOT)
     assert ablations("--print_only") is None
     stored = Path("flags/digits/ablations/tables.md")
-    assert stored.read_text() == capsys.readouterr().out, (
-        f"Run `python -m tools.ablations --print_only --output={stored.parent}`."
-    )
+    mend = f"Run `python -m tools.ablations --print_only --output={stored.parent}`."
+    assert stored.read_text() == capsys.readouterr().out, mend
+    assert set(re.findall(r"\]\((.+\.png)\)", stored.read_text())) == {
+        path.name for path in stored.parent.glob("*.png")
+    }, mend
 
 
 def test_real_runs_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:

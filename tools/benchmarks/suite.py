@@ -1,20 +1,17 @@
 """The table of benchmarks, and how they are run, stored and shown.
 
-A later name is one function and one line.
+Another benchmark is one function and one line.
 """
 
 import concurrent.futures
-import json
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tqdm import tqdm
 
-from metassl_tf.engine.workdir import write_atomically
-from metassl_tf.errors import UserError, near_match
 from tools.benchmarks.augmentation import rand_augment_vs_official
 from tools.benchmarks.compare import NotMeasurableError, summary
 from tools.benchmarks.engine_loop import engine_vs_bare_loop
@@ -33,6 +30,7 @@ from tools.benchmarks.memory import many_classes_memory, scores_memory_vs_batch_
 from tools.benchmarks.per_example import layerwise_vs_serial, layerwise_vs_vectorized
 from tools.benchmarks.pytorch import step_vs_pytorch
 from tools.benchmarks.teaching import mpl_memory_vs_uda, mpl_vs_uda_step, soft_jvp_vs_hard
+from tools.outputs import write_json
 
 RUNS, QUICK_RUNS = 15, 5
 
@@ -102,21 +100,6 @@ def measure_apart(name: str, benchmark: Benchmark, runs: int) -> Result:
         return pool.submit(measure, name, benchmark, runs).result()
 
 
-def choose(names: Sequence[str]) -> dict[str, Benchmark]:
-    """Returns the benchmarks of these names, or all if there are none.
-
-    Raises:
-      UserError: a name that is not in the table.
-    """
-    for name in names:
-        if name not in BENCHMARKS:
-            raise UserError(
-                f"--only={name} is not a benchmark. Expected some of: {', '.join(BENCHMARKS)}."
-                f"{near_match(name, list(BENCHMARKS))}"
-            )
-    return {name: BENCHMARKS[name] for name in names} or BENCHMARKS
-
-
 def run_all(
     benchmarks: Mapping[str, Benchmark],
     output: Path,
@@ -141,13 +124,8 @@ def run_all(
         start = time.monotonic()
         results[name] = measure(name, benchmark, runs)
         seconds[name] = time.monotonic() - start
-        _write(results, output)
+        write_json(output, results)
     return table(results, seconds)
-
-
-def _write(results: Mapping[str, Result], output: Path) -> None:
-    text = json.dumps(results, indent=2) + "\n"
-    write_atomically(output, lambda file: file.write(text.encode()))
 
 
 def table(results: Mapping[str, Result], seconds: Mapping[str, float]) -> str:
