@@ -39,10 +39,16 @@ class DataSettings:
     num_labeled: int = setting(0, "Labeled examples in the whole set, not per class; 0 takes all.", minimum=0)
     num_validation: int = setting(0, "Validation examples, set apart from the labeled and unlabeled ones.", minimum=0)
     num_meta_validation: int = setting(
-        0, "Examples of a second validation set, apart from all others, on which weights are fitted.", minimum=0
+        0,
+        "Examples of a second validation set, apart from all others, on which weights are fitted; 0: on the first one, "
+        "which then chooses no best step.",
+        minimum=0,
     )
     split_seed: int = setting(
-        0, "Chooses who is labeled, validation and (digits) test.", minimum=0, maximum=_LARGEST_SEED
+        0,
+        "Chooses who is labeled, validation and (digits) test, and what is polluted and which labels are flipped.",
+        minimum=0,
+        maximum=_LARGEST_SEED,
     )
     split_protocol: str = setting(
         "stratified",
@@ -94,7 +100,10 @@ class AugmentSettings:
         "auto", "Mirror images in the weak view; auto: where it keeps the class.", choices=("auto", "on", "off")
     )
     weak_shift: float = setting(
-        0.125, "Largest shift of the weak view, as a fraction of the width (0.125: 4 of 32).", minimum=0.0, below=1.0
+        0.125,
+        "Largest shift of the weak view, as a fraction of the shorter side (0.125: 4 of 32).",
+        minimum=0.0,
+        below=1.0,
     )
     weak_padding: str = setting(
         "reflect", "What a shift uncovers: the mirrored image or the fill.", choices=("reflect", "constant")
@@ -103,7 +112,12 @@ class AugmentSettings:
         "auto", "RandAugment policy of the strong view; auto: digits for digits, fixmatch for other images."
     )
     strong_layers: int = setting(0, "Operations per image; 0: the policy's own.", minimum=0, maximum=16)
-    strong_magnitude: int = setting(0, "Fixed magnitude of every operation; 0: the policy's own.", minimum=0)
+    strong_magnitude: int = setting(
+        0,
+        "Fixed magnitude of every operation, where 10 is the policy's full strength and 30 the most; 0: the policy's "
+        "own.",
+        minimum=0,
+    )
     point_noise: float = setting(
         0.1, "Strong view of points: standard deviation of Gaussian noise added to them.", minimum=0.0
     )

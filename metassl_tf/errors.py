@@ -1,4 +1,4 @@
-"""The one exception that reaches a user as a sentence instead of a traceback."""
+"""Mistakes that a user can mend, told in a sentence instead of a traceback, and guesses at what was meant."""
 
 import difflib
 

@@ -1,4 +1,4 @@
-"""Flags from dataclass fields and back; beside the help, the only module of the library that knows absl.
+"""Flags from dataclass fields and back; with the help and the programs, all of the library that knows absl.
 
 A field of a run's own settings becomes a flag with the field's default. The fields of everything that can be chosen
 by name (`--algorithm`, `--model`, ...) become flags as well; a flag that several share, such as `--threshold`,

@@ -1,8 +1,9 @@
-"""Per-example losses on logits. Each returns one float per example, [batch]; nothing here reduces over the batch.
+"""Losses on logits, and the distributions that serve as their targets; nothing here reduces over the batch.
 
-All are written with `tf.nn.log_softmax`, never with `tf.nn.softmax_cross_entropy_with_logits`: the latter has no
-second-order gradient with respect to its labels (it is silently zero), and gradients through soft labels are what
-the learned signals of this package are made of.
+A loss returns one float per example, [batch]. Cross-entropy and what is made of it are written with
+`tf.nn.log_softmax`, never with `tf.nn.softmax_cross_entropy_with_logits`: the latter has no second-order gradient with
+respect to its labels (it is silently zero), and gradients through soft labels are what the learned signals of this
+package are made of.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""From a config to everything a run needs: data, split, views, model and learner. Shared by all binaries."""
+"""From a config to everything a run needs: data, split, views, networks and what trains them."""
 
 import dataclasses
 import logging

@@ -21,7 +21,7 @@ def reproduce_section(content: Content) -> Section:
     command = f"python -m metassl_tf.train \\\n  --flagfile={config} \\\n  --workdir=runs/again"
     text = paragraphs(
         "The file config.flags holds every setting that has an effect. On the same type of machine, with the same "
-        "versions and number of threads, a run on CPU repeats to the bit (--deterministic)."
+        "versions and number of threads, a run on CPU repeats to the bit, unless --deterministic=off."
     )
     file = details("config.flags", _code(content.flagfile))
     return Section(title="Reproduce", html=join([text, _code(command), file]))
