@@ -39,16 +39,10 @@ class DataSettings:
     num_labeled: int = setting(0, "Labeled examples in the whole set, not per class; 0 takes all.", minimum=0)
     num_validation: int = setting(0, "Validation examples, set apart from the labeled and unlabeled ones.", minimum=0)
     num_meta_validation: int = setting(
-        0,
-        "Examples of a second validation set, apart from all others, on which weights are fitted; 0: on the first one, "
-        "which then chooses no best step.",
-        minimum=0,
+        0, "Validation examples that weights are fitted on, apart from the others; 0: all of the others.", minimum=0
     )
     split_seed: int = setting(
-        0,
-        "Chooses who is labeled, validation and (digits) test, and what is polluted and which labels are flipped.",
-        minimum=0,
-        maximum=_LARGEST_SEED,
+        0, "Chooses who is labeled, validation, (digits) test, polluted, flipped.", minimum=0, maximum=_LARGEST_SEED
     )
     split_protocol: str = setting(
         "stratified",
@@ -83,12 +77,10 @@ class DataSettings:
     )
     balance_classes: bool = setting(False, "Repeat unlabeled examples of smaller classes, by the stored labels.")
     image_size: int = setting(0, "Side of the images in pixels; 0: the most common size, at most 32.", minimum=0)
-    channels: int = setting(0, "Colour channels, 1 or 3; 0: as in the files.", minimum=0, maximum=3)
+    channels: int = setting(0, "Color channels, 1 or 3; 0: as in the files.", minimum=0, maximum=3)
     strict_data: bool = setting(False, "An unreadable image is an error instead of being skipped.")
     memory_limit: float = setting(
-        MEMORY_LIMIT,
-        "Most memory that the decoded images of one source may take, in GiB: above it files are streamed.",
-        above=0.0,
+        MEMORY_LIMIT, "Most memory that decoded images of a source may take, in GiB; more are streamed.", above=0.0
     )
 
 
@@ -101,7 +93,7 @@ class AugmentSettings:
     )
     weak_shift: float = setting(
         0.125,
-        "Largest shift of the weak view, as a fraction of the shorter side (0.125: 4 of 32).",
+        "Largest shift of the weak view, as a share of the shorter side (0.125: 4 of 32).",
         minimum=0.0,
         below=1.0,
     )
@@ -114,8 +106,7 @@ class AugmentSettings:
     strong_layers: int = setting(0, "Operations per image; 0: the policy's own.", minimum=0, maximum=16)
     strong_magnitude: int = setting(
         0,
-        "Fixed magnitude of every operation, where 10 is the policy's full strength and 30 the most; 0: the policy's "
-        "own.",
+        "Magnitude of every operation, 1 to 30, where 10 is the policy's full strength; 0: as drawn by it.",
         minimum=0,
     )
     point_noise: float = setting(

@@ -45,7 +45,7 @@ FOLDERS = {
     f"{FOLDER} --data_dir=DATA/empty": r"/empty has no folder named labeled; it has no folders. Expected DIR/",
     f"{FOLDER} --data_dir=DATA/hollow": r"labeled/cat holds no readable image. Expected at least one of each",
     f"{FOLDER} --data_dir=DATA/one_class": r"labeled has 1 class folders \(cat\). Expected at least two",
-    f"{FOLDER} --data_dir=DATA/mixed": r"4 are grey, such as labeled/cat/0.png, and 4 are in colour.*--channels=1",
+    f"{FOLDER} --data_dir=DATA/mixed": r"4 are grey, such as labeled/cat/0.png, and 4 are in color.*--channels=1",
     f"{FOLDER} --data_dir=DATA/damaged --strict_data": (
         r"2 of 16 images .*: labeled/cat/text.jpg, unlabeled/half.png\. Expected only whole images.*--nostrict_data"
     ),

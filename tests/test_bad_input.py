@@ -59,7 +59,7 @@ NUMBERS = {
     "--hidden_units=8,0": r"--hidden_units=0 is out of range. Expected at least 1",
     "--strong_layers=100": r"--strong_layers=100 is out of range. Expected at least 0 and at most 16",
     "--strong_magnitude=31": r"--strong_magnitude=31 is out of range. Expected 0 to 30",
-    "--channels=2": r"--channels=2 is not possible. Expected 1 \(grey\), 3 \(colour\)",
+    "--channels=2": r"--channels=2 is not possible. Expected 1 \(grey\), 3 \(color\)",
     "--warmup_steps=12": r"--warmup_steps=12 does not end before --steps=12. Expected fewer",
     "--image_size=1": r"The images are 1 x 1 pixels. Expected at least 2 x 2: choose a larger --image_size",
 }

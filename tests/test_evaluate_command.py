@@ -111,7 +111,7 @@ def test_data_may_have_moved_and_classes_may_stand_in_another_order(tmp_path: Pa
 
 
 def test_images_of_another_size_are_resized(tmp_path: Path) -> None:
-    """An even grey stays what it is at any size, and becomes a colour."""
+    """An even grey stays what it is at any size, and becomes a color."""
     with np.load(pictures_file()) as stored:
         arrays = dict(stored)
     for key in ("x_train", "x_test"):

@@ -14,7 +14,7 @@ from metassl_tf.settings import check_settings, setting
 class Example:
     """One setting of every kind."""
 
-    colour: str = setting("red", "What it looks like.", choices=("red", "green", "blue"))
+    color: str = setting("red", "What it looks like.", choices=("red", "green", "blue"))
     share: float = setting(0.5, "Part of the whole.", minimum=0.0, below=1.0)
     temperature: float = setting(1.0, "How soft.", above=0.0, maximum=10.0)
     count: int = setting(3, "How many.", minimum=1)
@@ -40,7 +40,7 @@ class Example:
         {"name": ""},
         {"switch": False},
         {"plain": -(10**6)},
-        {"colour": "blue"},
+        {"color": "blue"},
     ],
 )
 def test_value_within_its_bounds_passes(values: dict[str, Any]) -> None:
@@ -61,10 +61,10 @@ def test_value_within_its_bounds_passes(values: dict[str, Any]) -> None:
         ({"free": float("inf")}, "--free=inf is out of range. Expected a finite number"),
         ({"share": float("nan")}, "--share=nan is out of range. Expected at least 0 and less than 1"),
         (
-            {"colour": "gren"},
-            "--colour=gren is not known. Expected one of: red, green, blue. Did you mean 'green'?",
+            {"color": "gren"},
+            "--color=gren is not known. Expected one of: red, green, blue. Did you mean 'green'?",
         ),
-        ({"colour": "xyzzy"}, "--colour=xyzzy is not known. Expected one of: red, green, blue."),
+        ({"color": "xyzzy"}, "--color=xyzzy is not known. Expected one of: red, green, blue."),
     ],
 )
 def test_value_out_of_its_bounds_is_refused_with_a_remedy(values: dict[str, Any], message: str) -> None:
@@ -76,7 +76,7 @@ def test_setting_keeps_its_default_and_its_help() -> None:
     fields = {field.name: field for field in dataclasses.fields(Example)}
     assert Example().sizes == fields["sizes"].default == (4, 5)
     assert fields["share"].metadata["help"] == "Part of the whole."
-    assert fields["colour"].metadata["choices"] == ("red", "green", "blue")
+    assert fields["color"].metadata["choices"] == ("red", "green", "blue")
 
 
 def test_near_match_is_silent_where_nothing_is_near() -> None:

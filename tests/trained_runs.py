@@ -56,7 +56,7 @@ def pictures_file() -> Path:
 
 
 def config_of(kind: str) -> Config:
-    """The config of a run: `digits` (grey, with validation), `pictures` (colour, without), `taught` or `points`."""
+    """The config of a run: `digits` (grey, with validation), `pictures` (color, without), `taught` or `points`."""
     data = {"data_dir": pictures_file()} if kind == "pictures" else {}
     return flag_definitions.parse(arguments({**_SHORT, **_SETTINGS[kind], **data}))
 

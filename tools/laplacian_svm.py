@@ -37,17 +37,17 @@ class LaplacianSVM:
 
     The defaults are for two moons of 1,000 points each, and were chosen by how well they separate them: a kernel about
     as wide as the noise of the points, and so little ambient regularisation that labels reach the ends of a moon along
-    the graph. With fewer points, neighbours are further away and begin to tie the moons together.
+    the graph. With fewer points, neighbors are further away and begin to tie the moons together.
 
     Attributes:
       gamma: of the kernel exp(-gamma |x - z|^2); per squared unit of the points.
-      neighbours: a point is tied, with weight 1, to its nearest so many and to those that count it among theirs.
+      neighbors: a point is tied, with weight 1, to its nearest so many and to those that count it among theirs.
       ambient: gamma_A, of the function in the kernel's space.
       intrinsic: gamma_I, of its changes along the graph.
     """
 
     gamma: float = 30.0
-    neighbours: int = 10
+    neighbors: int = 10
     ambient: float = 1e-4
     intrinsic: float = 1e5
 
@@ -64,7 +64,7 @@ class LaplacianSVM:
         """
         points = np.concatenate([labeled, unlabeled]).astype(np.float64)
         count, total = len(labeled), len(points)
-        nearest = kneighbors_graph(points, self.neighbours)
+        nearest = kneighbors_graph(points, self.neighbors)
         laplacian = sparse.csgraph.laplacian(nearest.maximum(nearest.T))  # L
         kernel = rbf_kernel(points, gamma=self.gamma)  # K
         penalty = 2.0 * self.intrinsic / total**2 * (laplacian @ kernel)

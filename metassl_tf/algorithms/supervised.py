@@ -8,7 +8,7 @@ arXiv:1909.13719) are options, since the papers compare with each.
 | d, label smoothing (MPL v1, Table 3)    | `label_smoothing`     |
 | alpha of Beta(alpha, alpha) (mixup)     | `mixup`               |
 
-Departs from the mixup paper: the partner of an example is its neighbour in the batch (order is random anyway)
+Departs from the mixup paper: the partner of an example is its neighbor in the batch (order is random anyway)
 instead of a permutation, so that the result does not depend on how the batch is divided among replicas.
 """
 
@@ -23,7 +23,7 @@ from metassl_tf.errors import UserError
 from metassl_tf.settings import setting
 
 
-def _swap_neighbours(values: tf.Tensor) -> tf.Tensor:
+def _swap_neighbors(values: tf.Tensor) -> tf.Tensor:
     """Exchanges rows 0 and 1, 2 and 3, and so on; the number of rows is even."""
     pairs = tf.reshape(values, [-1, 2, *values.shape[1:]])
     return tf.reshape(tf.reverse(pairs, axis=[1]), tf.shape(values))
@@ -45,7 +45,7 @@ class Supervised:
         return Needs(labeled_views={self.labeled_view: self.labeled_view}, draws=draws)
 
     def losses(self, forward: Forward, batch: Batch, context: Context) -> Losses:
-        """Cross-entropy of each labeled example, possibly mixed with its neighbour."""
+        """Cross-entropy of each labeled example, possibly mixed with its neighbor."""
         inputs = batch.labeled.views[self.labeled_view]
         partner_share = None
         if self.mixup:
@@ -67,6 +67,6 @@ class Supervised:
 
 
 def _mix(values: tf.Tensor, partner_share: tf.Tensor) -> tf.Tensor:
-    """Mixes each row with its neighbour: (1 - share) x + share x_neighbour; `share` is [batch]."""
+    """Mixes each row with its neighbor: (1 - share) x + share x_neighbor; `share` is [batch]."""
     share = tf.reshape(partner_share, [-1] + [1] * (len(values.shape) - 1))
-    return (1.0 - share) * values + share * _swap_neighbours(values)
+    return (1.0 - share) * values + share * _swap_neighbors(values)

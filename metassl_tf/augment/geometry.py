@@ -5,7 +5,7 @@ in which pixel (column, row) covers the unit square with centre (column + 0.5, r
 
     source = L (output point) + offset,   L = [[a, b], [d, e]],   offset = (c, f).
 
-With nearest neighbours this equals Pillow's `rotate` and `transform` except where a source point falls on the border
+With nearest neighbors this equals Pillow's `rotate` and `transform` except where a source point falls on the border
 of two pixels to within rounding (Pillow computes in 16-bit fixed point, TensorFlow in float32). With bilinear
 interpolation the outermost half pixel blends into the fill, where Pillow repeats the border pixel.
 """
@@ -99,7 +99,7 @@ def affine_transform(images: tf.Tensor, maps: tf.Tensor, *, fill: Fill, interpol
     # The kernel fills with one number for all channels. XOR makes the fill that number, zero, and undoes itself after.
     masked = tf.bitwise.bitwise_xor(images, levels)
     if channels == 3:
-        # Its cost is per number, not per byte: a colour pixel padded to four bytes travels as one int32.
+        # Its cost is per number, not per byte: a color pixel padded to four bytes travels as one int32.
         height, width = image_size(images)
         packed = tf.bitcast(tf.pad(masked, [[0, 0], [0, 0], [0, 0], [0, 1]]), tf.int32)
         moved = _projective_transform(packed[..., tf.newaxis], maps, interpolation)

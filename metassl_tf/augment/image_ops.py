@@ -160,7 +160,7 @@ def contrast(images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
 def sharpness(images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
     """Blends the smoothed image (factor 0) with the image (factor 1); factors [N] (ImageEnhance.Sharpness).
 
-    Smoothing weighs the centre 5 and its eight neighbours 1, over 13, and leaves the outermost pixels as they are.
+    Smoothing weighs the centre 5 and its eight neighbors 1, over 13, and leaves the outermost pixels as they are.
     """
     levels = tf.cast(images, tf.float32)
     center = levels[:, 1:-1, 1:-1]

@@ -182,7 +182,7 @@ POLICIES = {
     # No rotation (6 and 9) and no horizontal shift (half an 8 is a 3), for digits among other digits.
     "thesis_svhn": dataclasses.replace(_MPL, operations=_THESIS_SVHN_OPERATIONS),
     # Bright digits of about 8 x 8 to 28 x 28 pixels on black: nothing that mirrors, inverts or hides a stroke. Nearest
-    # neighbours tear strokes one pixel wide, so these are interpolated; a shift of 1/5 is 1.6 pixels of 8.
+    # neighbors tear strokes one pixel wide, so these are interpolated; a shift of 1/5 is 1.6 pixels of 8.
     "digits": Policy(
         operations=_DIGITS_OPERATIONS,
         num_layers=3,

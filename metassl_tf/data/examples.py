@@ -175,7 +175,7 @@ class LoadRequest:
       argument: the text behind the source's name and a colon: `cifar10:train` of `tfds:cifar10:train`.
       data_dir: folder or file of the data; "" where none was given.
       image_size: side of the images in pixels; 0 leaves it to the source.
-      channels: 1 or 3 forces grey or colour; 0 leaves it to the source.
+      channels: 1 or 3 forces grey or color; 0 leaves it to the source.
       download: whether the source may use the network.
       strict_data: an unreadable image is an error instead of being skipped.
       memory_limit: most memory that decoded images may take, in GiB.

@@ -106,7 +106,7 @@ class FileLoader:
     Attributes:
       root: the folder that names in reports and messages are relative to.
       shape: (H, W, C) of an example.
-      any_channels: convert between grey and colour without asking; else files of both kinds are an error.
+      any_channels: convert between grey and color without asking; else files of both kinds are an error.
       strict_data: an unreadable file is an error instead of being skipped.
       memory_limit: GiB of decoded images above which the files are only checked, and streamed by path.
     """
@@ -128,7 +128,7 @@ class FileLoader:
           The readable examples, with their names, and the position of each in `paths`.
 
         Raises:
-          UserError: a file is unreadable and `strict_data` is set, or grey and colour files are mixed.
+          UserError: a file is unreadable and `strict_data` is set, or grey and color files are mixed.
         """
         in_memory = len(paths) * int(np.prod(self.shape)) <= self.memory_limit * 2**30
         decoded = decode_many(
@@ -164,6 +164,6 @@ class FileLoader:
         if len(grey) and len(color):
             raise UserError(
                 f"The images in {self.root} differ in their channels: {len(grey):,} are grey, such as {grey[0]}, and "
-                f"{len(color):,} are in colour, such as {color[0]}. Expected one kind: convert all of them with "
-                "--channels=1 (to grey) or --channels=3 (to colour)."
+                f"{len(color):,} are in color, such as {color[0]}. Expected one kind: convert all of them with "
+                "--channels=1 (to grey) or --channels=3 (to color)."
             )

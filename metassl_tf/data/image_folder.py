@@ -60,7 +60,7 @@ class ImageFolder(Source):
 
         Raises:
           UserError: no such folder, no images, fewer than two classes, a class without a readable image, unknown
-            classes in validation/ or test/, a part whose name is misspelt, grey and colour images mixed, or unreadable
+            classes in validation/ or test/, a part whose name is misspelt, grey and color images mixed, or unreadable
             ones with `strict_data`.
         """
         root = _existing_folder(request.argument or request.data_dir, "--data_dir")
@@ -92,7 +92,7 @@ class ImageFolder(Source):
 
         Args:
           request: its argument is DIR.
-          shape: the wanted (H, W, C); grey and colour are converted to it.
+          shape: the wanted (H, W, C); grey and color are converted to it.
 
         Returns:
           The images with the classes of DIR/labeled/, else of DIR/weak/, if there are any.

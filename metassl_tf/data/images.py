@@ -4,8 +4,8 @@ Training, evaluation and the exported model call the same functions. That matter
 filters differ between libraries by up to a hundred grey levels, enough to change a prediction.
 
 * PNG, JPEG, BMP, WebP, and the first frame of a GIF; 16-bit PNG by its high byte, CMYK JPEG as RGB.
-* Transparent pixels are laid on white, as a viewer shows them; the colour stored under them is arbitrary.
-* Colour to grey by the luma weights of ITU-R BT.601; grey to colour by repetition.
+* Transparent pixels are laid on white, as a viewer shows them; the color stored under them is arbitrary.
+* Color to grey by the luma weights of ITU-R BT.601; grey to color by repetition.
 * Bilinear resizing with antialiasing. The aspect ratio is not kept: the whole image stays visible.
 """
 
@@ -32,7 +32,7 @@ def _images_per_batch(*shapes: tuple[int, ...]) -> int:
 
 
 def _opaque(pixels: tf.Tensor) -> tf.Tensor:
-    """Lays [..., 2] (grey, alpha) or [..., 4] (colour, alpha) on white; others are returned as they are."""
+    """Lays [..., 2] (grey, alpha) or [..., 4] (color, alpha) on white; others are returned as they are."""
     channels = tf.shape(pixels)[-1]
     colors = channels - tf.cast(channels % 2 == 0, tf.int32)
     # The slice holds the alpha channel or nothing: summing drops the axis of unknown length either way.
@@ -45,7 +45,7 @@ def convert_image(image: tf.Tensor, shape: ImageShape) -> tf.Tensor:
     """Brings decoded images to the model's size and channels.
 
     Args:
-      image: uint8 [h, w, c] or [N, h, w, c], c from 1 to 4: grey, grey with alpha, colour, colour with alpha.
+      image: uint8 [h, w, c] or [N, h, w, c], c from 1 to 4: grey, grey with alpha, color, color with alpha.
       shape: the wanted (H, W, C), C being 1 or 3.
 
     Returns:
@@ -133,7 +133,7 @@ class Decoded(NamedTuple):
 
 
 def color_channels(image: tf.Tensor) -> tf.Tensor:
-    """1 for grey and 3 for colour, not counting alpha; scalar int64."""
+    """1 for grey and 3 for color, not counting alpha; scalar int64."""
     channels = tf.shape(image, out_type=tf.int64)[-1]
     return channels - tf.cast(channels % 2 == 0, tf.int64)
 

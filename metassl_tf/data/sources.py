@@ -148,7 +148,7 @@ def load_dataset(
       name: the value of `--dataset`.
       data_dir: folder of images, .npz file, or folder of prepared TFDS datasets.
       image_size: side of the images in pixels; 0 leaves it to the source.
-      channels: 1 or 3 forces grey or colour; 0 leaves it to the source.
+      channels: 1 or 3 forces grey or color; 0 leaves it to the source.
       download: let TFDS download a missing dataset.
       strict_data: an unreadable image is an error instead of being skipped.
       memory_limit: most memory that decoded images may take, in GiB.
@@ -163,7 +163,7 @@ def load_dataset(
     """
     family, argument = parse_dataset(name)
     if channels not in (0, 1, 3):
-        raise UserError(f"--channels={channels} is not possible. Expected 1 (grey), 3 (colour) or 0 (as stored).")
+        raise UserError(f"--channels={channels} is not possible. Expected 1 (grey), 3 (color) or 0 (as stored).")
     request = LoadRequest(
         argument=os.path.expanduser(argument),
         data_dir=os.path.expanduser(data_dir),

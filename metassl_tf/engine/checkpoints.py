@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from metassl_tf.errors import UserError
 
+_logger = logging.getLogger(__name__)
+
 MAX_TO_KEEP = 3
 
 
@@ -61,7 +63,7 @@ class Checkpoints:
         for path in paths:
             damage = _damage(path)
             if damage:
-                logging.warning("Checkpoint %s is damaged (%s); trying the one before it.", path, damage)
+                _logger.warning("Checkpoint %s is damaged (%s); trying the one before it.", path, damage)
                 continue
             self.restore(path)
             return path

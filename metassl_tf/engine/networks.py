@@ -10,6 +10,8 @@ from metassl_tf.errors import UserError
 from metassl_tf.learner.learner import Learner, Optimization
 from metassl_tf.models.build import build_model
 
+_logger = logging.getLogger(__name__)
+
 
 def build_learner(network: Network, dataset: Dataset, *, seed: int) -> Learner:
     """Builds a network with new random weights, and what updates it. Call it inside `strategy.scope()`.
@@ -53,7 +55,7 @@ def _optimization(network: Network) -> Optimization:
             "Expected fewer steps of warm-up than of training."
         )
     if not train.ema_ramp and train.steps < 5 / (1 - train.ema_decay):
-        logging.warning(
+        _logger.warning(
             "The moving average with --%sema_decay=%g still remembers the initial weights after %d steps; "
             "use --ema_ramp or at least %d steps.",
             prefix,

@@ -25,6 +25,8 @@ from metassl_tf.meta.per_example_weights import PerExampleWeights
 from metassl_tf.meta.teaching import Teaching
 from metassl_tf.meta.weighting import Weighting
 
+_logger = logging.getLogger(__name__)
+
 _STATISTICS_SAMPLE = 10_000
 _OF_POINTS = ("point_noise",)  # the other settings of the augmentation are of images
 
@@ -183,7 +185,7 @@ def _check_batches(config: Config, split: Split, dataset: Dataset) -> None:
             f"Expected at most {largest}: lower it."
         )
     if train.batch_size > len(split.labeled):
-        logging.info(
+        _logger.info(
             "--batch_size=%d is larger than the %d labeled examples; each is seen more than once in a step.",
             train.batch_size,
             len(split.labeled),

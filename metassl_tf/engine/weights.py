@@ -16,6 +16,8 @@ from metassl_tf.meta.per_example_weights import PerExampleWeights
 from metassl_tf.meta.weight_table import WeightTable
 from metassl_tf.meta.weighting import WeightedTraining, Weighting
 
+_logger = logging.getLogger(__name__)
+
 # Adam moves a weight by at most about its learning rate each time: below this the weights stay what they were.
 SMALLEST_MOVEMENT = 0.1
 
@@ -121,7 +123,7 @@ def _check_validation(examples: Examples, class_names: tuple[str, ...]) -> None:
         )
     missing = [name for label, name in enumerate(class_names) if not np.any(examples.labels == label)]
     if missing:
-        logging.warning(
+        _logger.warning(
             "The validation examples that weights are learned from have none of: %s. What helps those classes will "
             "not be seen.",
             ", ".join(missing),
@@ -129,10 +131,10 @@ def _check_validation(examples: Examples, class_names: tuple[str, ...]) -> None:
 
 
 def _warn_of_small_movement(settings: PerExampleWeights, expected: float) -> None:
-    logging.info("Each weight is expected to be updated %.1f times.", expected)
+    _logger.info("Each weight is expected to be updated %.1f times.", expected)
     bounded = settings.weight_optimizer != "sgd"
     if not expected or (bounded and expected * settings.weight_learning_rate < SMALLEST_MOVEMENT):
-        logging.warning(
+        _logger.warning(
             "The weights will hardly move: %.1f updates per example of at most about %g each. Lower "
             "--weight_update_steps, raise --weight_learning_rate, or set --weight_updates_per_example.",
             expected,

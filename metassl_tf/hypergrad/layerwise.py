@@ -233,7 +233,7 @@ def _in_groups(values: tf.Tensor, groups: int) -> tf.Tensor:
 def _in_blocks(inputs: tf.Tensor, axis: int, positions: int, reach: int, stride: int) -> tf.Tensor:
     """Pads an axis as the convolution does and splits it in two, [blocks, stride].
 
-    The inputs under one position of the kernel, `stride` apart, are then neighbours in a slice; slices with a stride
+    The inputs under one position of the kernel, `stride` apart, are then neighbors in a slice; slices with a stride
     are many times slower.
 
     Args:

@@ -20,14 +20,14 @@ class ModelSettings(Protocol):
         """Makes the network with new random weights, drawn from Keras' global seed.
 
         Args:
-            input_shape: shape of one example, without the batch.
-            num_classes: number of logits.
+          input_shape: shape of one example, without the batch.
+          num_classes: number of logits.
 
         Returns:
-            A functional model from float32 [batch, *input_shape] to float32 logits [batch, num_classes].
+          A functional model from float32 [batch, *input_shape] to float32 logits [batch, num_classes].
 
         Raises:
-            UserError: the settings do not fit each other or the input shape.
+          UserError: the settings do not fit each other or the input shape.
         """
 
 
@@ -54,14 +54,14 @@ def classifier(
     """Ends a model: dropout where asked for, then the Dense layer "classifier" in float32.
 
     Args:
-        features: penultimate features [batch, num_features].
-        num_classes: number of logits.
-        dropout: rate of the dropout before the Dense layer; 0 adds no layer.
-        kernel_initializer: of the Dense layer, as Keras takes it.
-        bias_initializer: of the Dense layer, as Keras takes it.
+      features: penultimate features [batch, num_features].
+      num_classes: number of logits.
+      dropout: rate of the dropout before the Dense layer; 0 adds no layer.
+      kernel_initializer: of the Dense layer, as Keras takes it.
+      bias_initializer: of the Dense layer, as Keras takes it.
 
     Returns:
-        Float32 logits [batch, num_classes].
+      Float32 logits [batch, num_classes].
     """
     if dropout > 0:
         features = keras.layers.Dropout(dropout, name="dropout")(features)
@@ -78,11 +78,11 @@ def check_image_shape(model: str, input_shape: tuple[int, ...]) -> None:
     """Checks that examples are images [height, width, channels].
 
     Args:
-        model: name of the model, for the message.
-        input_shape: shape of one example.
+      model: name of the model, for the message.
+      input_shape: shape of one example.
 
     Raises:
-        UserError: they are not.
+      UserError: they are not.
     """
     if len(input_shape) != 3:
         raise UserError(
@@ -95,14 +95,14 @@ def check_model(name: str, model: keras.Model, input_shape: tuple[int, ...], num
     """Checks on symbolic inputs that a model maps float32 inputs to float32 logits; builds one that is not built yet.
 
     Args:
-        name: value of `--model`, for messages.
-        model: any Keras model.
-        input_shape: shape of one example, without the batch.
-        num_classes: number of logits.
+      name: value of `--model`, for messages.
+      model: any Keras model.
+      input_shape: shape of one example, without the batch.
+      num_classes: number of logits.
 
     Raises:
-        UserError: it cannot be called on the inputs, or its output has another shape, another dtype, or went through
-            a softmax or sigmoid.
+      UserError: it cannot be called on the inputs, or its output has another shape, another dtype, or went through
+        a softmax or sigmoid.
     """
     expected = (
         f"Expected a model from float32 inputs {_shape_text(input_shape)} to float32 logits "

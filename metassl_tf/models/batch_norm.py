@@ -25,11 +25,11 @@ def fuse(layer: Any) -> Any:
     that saves memory.
 
     Args:
-        layer: a `keras.layers.BatchNormalization`, changed in place. A clone or a loaded copy of it computes as Keras
-            does again.
+      layer: a `keras.layers.BatchNormalization`, changed in place. A clone or a loaded copy of it computes as Keras
+        does again.
 
     Returns:
-        The layer.
+      The layer.
     """
     unfused = layer.call
 

@@ -20,21 +20,21 @@ def build_model(
     """Builds the network that `--model` names, and checks that it maps inputs to logits.
 
     Args:
-        name: a key of `MODELS`, or `package.module:function` for a function that takes (input_shape, num_classes) and
-            returns a keras.Model.
-        settings: an instance of `MODELS[name]`, or None for its defaults; None for a function, which has no settings.
-        input_shape: shape of one example, without the batch.
-        num_classes: number of logits.
-        single_logit: of two classes, learn one logit z and return (+z/2, -z/2).
+      name: a key of `MODELS`, or `package.module:function` for a function that takes (input_shape, num_classes) and
+        returns a keras.Model.
+      settings: an instance of `MODELS[name]`, or None for its defaults; None for a function, which has no settings.
+      input_shape: shape of one example, without the batch.
+      num_classes: number of logits.
+      single_logit: of two classes, learn one logit z and return (+z/2, -z/2).
 
     Returns:
-        A model from float32 [batch, *input_shape] to float32 logits [batch, num_classes]. Models of the table are
-        functional, and end in a Dense layer called "classifier"; those of a function may be anything else.
+      A model from float32 [batch, *input_shape] to float32 logits [batch, num_classes]. Models of the table are
+      functional, and end in a Dense layer called "classifier"; those of a function may be anything else.
 
     Raises:
-        UserError: the name is not known, a setting is out of its range or does not fit the inputs, the function cannot
-            be imported or called, or the model does not do what is expected of it.
-        TypeError: the settings are those of another model.
+      UserError: the name is not known, a setting is out of its range or does not fit the inputs, the function cannot
+        be imported or called, or the model does not do what is expected of it.
+      TypeError: the settings are those of another model.
     """
     if single_logit and num_classes != 2:
         raise UserError(

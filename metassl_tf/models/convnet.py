@@ -1,6 +1,6 @@
 """A small convolutional network that trains in minutes on a CPU.
 
-For grey or colour images of 8x8 to 32x32: three stages of two 3x3 convolutions, each with batch normalisation and leaky
+For grey or color images of 8x8 to 32x32: three stages of two 3x3 convolutions, each with batch normalisation and leaky
 ReLU; the second and third stage halve the image and double the filters; then the mean over all positions. Images of
 more than 16 pixels a side are halved once more, by the very first convolution: the feature maps are 8, 4, 2 pixels wide
 for 8x8 images, 14, 7, 4 for 28x28 and 16, 8, 4 for 32x32.

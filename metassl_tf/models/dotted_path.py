@@ -26,16 +26,16 @@ def model_from_path(name: str, input_shape: tuple[int, ...], num_classes: int) -
     What the function itself raises is passed on: its traceback shows the line to mend.
 
     Args:
-        name: `package.module:function`.
-        input_shape: shape of one example, without the batch.
-        num_classes: number of logits.
+      name: `package.module:function`.
+      input_shape: shape of one example, without the batch.
+      num_classes: number of logits.
 
     Returns:
-        The model that the function returns; what the model does is not checked here.
+      The model that the function returns; what the model does is not checked here.
 
     Raises:
-        UserError: the path is malformed, the module cannot be imported or has no such function, the function cannot be
-            called with two arguments, or returns something else than a keras.Model.
+      UserError: the path is malformed, the module cannot be imported or has no such function, the function cannot be
+        called with two arguments, or returns something else than a keras.Model.
     """
     function = _imported(name)
     if not callable(function):

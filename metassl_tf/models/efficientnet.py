@@ -12,7 +12,7 @@ import keras
 from metassl_tf.models.keras_hub_backbone import BackboneSettings, pretrained_backbone
 from metassl_tf.settings import setting
 
-# Of the backbone for colour images: 4,007,548 trainable, and 42,016 statistics of batch normalisation.
+# Of the backbone for color images: 4,007,548 trainable, and 42,016 statistics of batch normalisation.
 NUM_PARAMETERS = 4_049_564
 
 # The paper's Table 1, one entry per stage.

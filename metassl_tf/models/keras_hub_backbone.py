@@ -56,24 +56,24 @@ class BackboneSettings(abc.ABC):
 
     @abc.abstractmethod
     def _backbone(self, input_shape: tuple[int, ...]) -> keras.Model:
-        """The backbone for images of a shape; a pretrained one takes colour images of that size."""
+        """The backbone for images of a shape; a pretrained one takes color images of that size."""
 
 
 def pretrained_backbone(model: str, backbone: Any, folder: str, num_parameters: int, **overrides: Any) -> keras.Model:
     """Loads a backbone with its weights from a local preset folder, never from the network.
 
     Args:
-        model: name of the model, for messages.
-        backbone: class of the backbone in keras_hub.
-        folder: a folder as `keras_hub.models.Backbone.save_to_preset` writes it.
-        num_parameters: parameters that the backbone must have, statistics of batch normalisation included.
-        **overrides: arguments of the backbone's constructor that replace those of the preset.
+      model: name of the model, for messages.
+      backbone: class of the backbone in keras_hub.
+      folder: a folder as `keras_hub.models.Backbone.save_to_preset` writes it.
+      num_parameters: parameters that the backbone must have, statistics of batch normalisation included.
+      **overrides: arguments of the backbone's constructor that replace those of the preset.
 
     Returns:
-        The backbone.
+      The backbone.
 
     Raises:
-        UserError: the folder is missing, cannot be read or holds another network.
+      UserError: the folder is missing, cannot be read or holds another network.
     """
     # Absolute, since keras_hub would look for a bare name among the presets that it downloads.
     path = os.path.abspath(folder)
@@ -106,15 +106,15 @@ def classifier_on(
     """Copies a backbone into a flat model and adds the mean over all positions and the classifier.
 
     Args:
-        backbone: a functional model of Keras layers from images to features [batch, height, width, channels].
-        input_shape: shape of one image; grey where the backbone takes colour is as good as three equal channels.
-        num_classes: number of logits.
-        dropout: rate of the dropout before the classifier.
-        batch_norm_momentum: of all batch normalisation layers.
-        name: of the model.
+      backbone: a functional model of Keras layers from images to features [batch, height, width, channels].
+      input_shape: shape of one image; grey where the backbone takes color is as good as three equal channels.
+      num_classes: number of logits.
+      dropout: rate of the dropout before the classifier.
+      batch_norm_momentum: of all batch normalisation layers.
+      name: of the model.
 
     Returns:
-        A model as `ModelSettings.build` returns it.
+      A model as `ModelSettings.build` returns it.
     """
 
     def copy_layer(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -11,7 +11,7 @@ import keras
 
 from metassl_tf.models.keras_hub_backbone import BackboneSettings, pretrained_backbone
 
-# Of the backbone for colour images: 23,508,032 trainable, and 53,120 statistics of batch normalisation.
+# Of the backbone for color images: 23,508,032 trainable, and 53,120 statistics of batch normalisation.
 NUM_PARAMETERS = 23_561_152
 
 

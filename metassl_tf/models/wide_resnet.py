@@ -19,7 +19,7 @@ the block changes the number of filters or the size. The papers' "WRN-28-2" are 
 
 FixMatch is google-research/fixmatch (arXiv:2001.07685), UDA the image code of google-research/uda (arXiv:1904.12848),
 Meta Pseudo Labels google-research/google-research/meta_pseudo_labels (arXiv:2003.10580). Parameters are the trainable
-ones, for colour images. Departs from the first in its default momentum: 0.999 suits 2^20 steps, and in short runs
+ones, for color images. Departs from the first in its default momentum: 0.999 suits 2^20 steps, and in short runs
 leaves the moving statistics at their initial values.
 """
 

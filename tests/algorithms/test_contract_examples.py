@@ -31,7 +31,7 @@ def test_every_value_belongs_to_its_own_example(algorithm: Algorithm) -> None:
     """Fails where masks and losses are broadcast against each other, as in the released Pseudo-Label baseline."""
     batch = tiny.batch_for(algorithm, labeled=8, unlabeled=8)
     whole = terms_of(losses_of(algorithm, batch))
-    for start in range(0, 8, 2):  # in pairs, since mixup pairs neighbours
+    for start in range(0, 8, 2):  # in pairs, since mixup pairs neighbors
         rows = [start, start + 1]
         unlabeled = take(batch.unlabeled, rows) if batch.unlabeled.views else batch.unlabeled
         draws = {name: tf.gather(draw, rows) for name, draw in batch.draws.items()}

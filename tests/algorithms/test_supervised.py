@@ -1,4 +1,4 @@
-"""The supervised baseline's options: label smoothing, mixup of neighbours, the labeled view."""
+"""The supervised baseline's options: label smoothing, mixup of neighbors, the labeled view."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -43,7 +43,7 @@ def test_smoothing_spreads_its_share_over_all_classes() -> None:
     assert not losses.unlabeled
 
 
-def test_mixup_mixes_neighbours_and_each_keeps_the_larger_part() -> None:
+def test_mixup_mixes_neighbors_and_each_keeps_the_larger_part() -> None:
     forward = Recorder([[0.6, 0.4]] * 4)
     inputs = tf.constant([[0.0], [10.0], [20.0], [40.0]])
     losses = Supervised(mixup=1.0).losses(forward, batch_of(inputs, ratio=[0.9, 0.2, 0.5, 1.0]), tiny.context())

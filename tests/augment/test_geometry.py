@@ -97,12 +97,12 @@ def test_fill_is_what_lies_outside(fill: int | tuple, channels: int, interpolati
     np.testing.assert_array_equal(result[:, :, -5:], np.broadcast_to(fill, (1, 21, 5, channels)))
 
 
-def test_grey_and_colour_images_move_alike() -> None:
+def test_grey_and_color_images_move_alike() -> None:
     grey = make_images(4, channels=1)
     maps = maps_of(grey, degrees=[10.0, 0.0, 0.0, 0.0], shear_x=[0.0, 0.2, 0.0, 0.0], translate_y=[0.0, 0.0, 3.0, 0.4])
     moved = affine_transform(tf.constant(grey), maps, fill=50).numpy()
-    moved_colour = affine_transform(tf.repeat(grey, 3, axis=-1), maps, fill=50).numpy()
-    np.testing.assert_array_equal(moved_colour, np.repeat(moved, 3, axis=-1))
+    moved_color = affine_transform(tf.repeat(grey, 3, axis=-1), maps, fill=50).numpy()
+    np.testing.assert_array_equal(moved_color, np.repeat(moved, 3, axis=-1))
 
 
 def test_centered_shear_keeps_the_middle_row_in_place() -> None:

@@ -16,7 +16,7 @@ SEED = tf.constant([1, 2])
 
 
 def make_images(count: int = 64, height: int = 16, width: int = 16, channels: int = 3) -> np.ndarray:
-    """Smooth coloured blobs, so that geometric and tone operations both show."""
+    """Smooth colored blobs, so that geometric and tone operations both show."""
     generator = np.random.default_rng(0)
     coarse = generator.integers(0, 256, (count, 4, 4, channels)).astype(np.float32)
     return tf.cast(tf.clip_by_value(tf.image.resize(coarse, [height, width], "bicubic"), 0, 255), tf.uint8).numpy()

@@ -34,7 +34,7 @@ def write_images() -> Callable[..., list[pathlib.Path]]:
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path, write_images: Callable[..., Any]) -> pathlib.Path:
-    """A complete image folder: 5 cats, 4 dogs, 6 unlabeled, 2 + 2 validation, 3 + 1 test, all colour, 8 x 8."""
+    """A complete image folder: 5 cats, 4 dogs, 6 unlabeled, 2 + 2 validation, 3 + 1 test, all color, 8 x 8."""
     root = tmp_path / "pets"
     for seed, (part, count) in enumerate(
         {

@@ -92,14 +92,14 @@ def test_palette_with_transparency(decode: Decode) -> None:
     np.testing.assert_array_equal(decoded, [[[255, 255, 255], [40, 50, 60]]])
 
 
-def test_grey_to_colour_repeats_and_back_is_exact(decode: Decode) -> None:
+def test_grey_to_color_repeats_and_back_is_exact(decode: Decode) -> None:
     grey = NOISE[..., :1]
     colored = decode(encoded(Image.fromarray(grey[..., 0]), "PNG"), (6, 5, 3))
     np.testing.assert_array_equal(colored, np.repeat(grey, 3, axis=-1))
     np.testing.assert_array_equal(decode(encoded(Image.fromarray(colored), "PNG"), (6, 5, 1)), grey)
 
 
-def test_colour_to_grey_is_luma(decode: Decode) -> None:
+def test_color_to_grey_is_luma(decode: Decode) -> None:
     decoded = decode(encoded(Image.fromarray(NOISE[..., :3]), "PNG"), (6, 5, 1))
     expected = NOISE[..., :3] @ np.array([[0.299], [0.587], [0.114]])
     np.testing.assert_allclose(decoded, expected, atol=0.501)

@@ -44,7 +44,7 @@ class Bytes(Scale):
 
 @pytest.fixture
 def small() -> tuple[keras.Model, Interface]:
-    """A network of colour images of 2x2 with two classes."""
+    """A network of color images of 2x2 with two classes."""
     inputs = keras.Input((2, 2, 3))
     network = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)))
     normalization = Normalization(mean=(0.1, 0.5, 0.9), std=(0.1, 0.2, 0.3))

@@ -37,7 +37,7 @@ def counted(model: keras.Model) -> int:
 
 
 def enumerated(settings: WideResNet, num_classes: int) -> int:
-    """Trainable parameters for colour images, layer by layer."""
+    """Trainable parameters for color images, layer by layer."""
     bias = 1 if settings.conv_bias else 0
 
     def convolution(size: int, inputs: int, filters: int) -> int:

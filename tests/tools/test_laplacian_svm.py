@@ -21,12 +21,12 @@ def kernel(left: np.ndarray, right: np.ndarray, gamma: float) -> np.ndarray:
 @pytest.mark.parametrize(("ambient", "intrinsic"), [(0.01, 0.5), (0.2, 0.0), (0.05, 20.0)])
 def test_solves_the_primal_problem(ambient: float, intrinsic: float) -> None:
     """Hinge loss and both penalties are minimised directly, over every coefficient, the threshold and the slack."""
-    gamma, neighbours, labeled = 2.0, 3, 6
+    gamma, neighbors, labeled = 2.0, 3, 6
     points, classes = moons(20, seed=3)
     order = np.argsort(np.argsort(classes == 1, kind="stable") % 10, kind="stable")  # the classes take turns
     points, classes = points[order], classes[order][:labeled]
     count = len(points)
-    near = np.argsort(np.square(points[:, np.newaxis] - points).sum(axis=-1), axis=1)[:, 1 : neighbours + 1]
+    near = np.argsort(np.square(points[:, np.newaxis] - points).sum(axis=-1), axis=1)[:, 1 : neighbors + 1]
     tied = np.zeros((count, count))
     tied[np.arange(count)[:, np.newaxis], near] = 1.0
     tied = np.maximum(tied, tied.T)
@@ -53,7 +53,7 @@ def test_solves_the_primal_problem(ambient: float, intrinsic: float) -> None:
     assert found.success, found.message
     places = np.random.default_rng(0).uniform(-1.5, 2.5, size=(50, 2))
     expected = kernel(places, points, gamma) @ found.x[:count] + found.x[count]
-    machine = LaplacianSVM(gamma=gamma, neighbours=neighbours, ambient=ambient, intrinsic=intrinsic)
+    machine = LaplacianSVM(gamma=gamma, neighbors=neighbors, ambient=ambient, intrinsic=intrinsic)
     margin = machine.fit(points[:labeled], classes, points[labeled:])
     np.testing.assert_allclose(margin(places), expected, atol=1e-4)
     assert np.ptp(expected) > 0.1

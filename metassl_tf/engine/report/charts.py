@@ -1,7 +1,7 @@
 """Charts as SVG, drawn with matplotlib's objects and no global figure.
 
 Whoever opens the page may have a light or a dark screen. Lines and letters are therefore drawn in two placeholder
-colours, which become CSS variables that follow the screen; the series' own colours are legible on both.
+colors, which become CSS variables that follow the screen; the series' own colors are legible on both.
 """
 
 import dataclasses
@@ -116,7 +116,7 @@ class Bars:
     Attributes:
       name: for the legend.
       values: float [N], finite; may be empty.
-      color: a colour of this module.
+      color: a color of this module.
     """
 
     name: str

@@ -75,7 +75,7 @@ def _numbers(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _evaluated(rows: list[Row]) -> dict[str, list[Line]]:
-    """Metric -> a line per set and kind of weights: a colour for each set, dashed for raw weights."""
+    """Metric -> a line per set and kind of weights: a color for each set, dashed for raw weights."""
     found: dict[tuple[str, str, str], dict[int, float]] = {}
     for row in rows:
         for set_name, kinds in row.items():

@@ -129,7 +129,7 @@ def _strip(images: npt.NDArray[np.uint8], alt: str) -> Html:
     images = images.repeat(factor, axis=1).repeat(factor, axis=2)
     num_images, height, width, _ = images.shape
     strip = np.zeros((height, num_images, width + _GAP, 4), np.uint8)
-    strip[:, :, :width, :3] = images.transpose(1, 0, 2, 3)  # grey spreads over the three colours
+    strip[:, :, :width, :3] = images.transpose(1, 0, 2, 3)  # grey spreads over the three colors
     strip[:, :, :width, 3] = 255
     return image(png(strip.reshape(height, -1, 4)), alt, class_="strip")
 

@@ -37,7 +37,7 @@ def confusion_section(content: Content) -> Section | None:
         f"{counts.sum() - wrong:,} right, {wrong:,} wrong. The most frequent mistakes stand in the table."
     )
     note = (
-        "Rows: true class. Columns: predicted class. The stronger the colour, the larger the share of the true class "
+        "Rows: true class. Columns: predicted class. The stronger the color, the larger the share of the true class "
         "(its root)."
     )
     if len(content.class_names) > _NAMES_UP_TO:

@@ -29,7 +29,7 @@ def regions_section(content: Content) -> Section | None:
         predictions=content.predictions,
         class_names=content.class_names,
     )
-    note = "The stronger the colour, the more confident the model. Small dots: unlabeled points, in no class's colour."
+    note = "The stronger the color, the more confident the model. Small dots: unlabeled points, in no class's color."
     alt = f"Map of the plane by predicted class with {len(content.labeled):,} labeled points marked."
     if content.predictions is not None:
         count = int(content.predictions.wrong.sum())
@@ -53,7 +53,7 @@ def draw_regions(
 
     Args:
       regions: predictions on a grid.
-      labeled: points [L, 2], drawn large in the colour of their class.
+      labeled: points [L, 2], drawn large in the color of their class.
       unlabeled: points [U, 2], drawn small; the first 1,500.
       predictions: whose mistakes are crossed; None for none.
       class_names: for the legend.
@@ -113,7 +113,7 @@ def _class_colors(num_classes: int) -> npt.NDArray[np.float64]:
 
 
 def _paint(axes: Axes, regions: Regions) -> None:
-    """Colours each place by its class, transparent where the model is no surer than chance."""
+    """Colors each place by its class, transparent where the model is no surer than chance."""
     num_classes = regions.probabilities.shape[-1]
     colors = _class_colors(num_classes)
     chance = 1.0 / num_classes

@@ -17,7 +17,7 @@ from metassl_tf.engine.report.weights import MEANINGS, initial_weight
 
 _SUSPICIOUS = 40
 _TRUSTED = 16
-# Low, initial and high weights: legible on light and dark, and unlike the first classes' colours.
+# Low, initial and high weights: legible on light and dark, and unlike the first classes' colors.
 _SHADES = LinearSegmentedColormap.from_list("weights", ["#d6247f", "#8b949e", "#14b8a6"])
 
 
