@@ -17,7 +17,7 @@ GIVEN_LABEL = "given_label"
 TEACHER_LABEL = "teacher_label"
 
 
-class Examples(NamedTuple):
+class Side(NamedTuple):
     """One side of a batch.
 
     Attributes:
@@ -44,6 +44,6 @@ class Batch(NamedTuple):
       draws: random numbers asked for by `Needs.draws`, float32 [labeled batch].
     """
 
-    labeled: Examples
-    unlabeled: Examples
+    labeled: Side
+    unlabeled: Side
     draws: dict[str, tf.Tensor]

@@ -11,9 +11,9 @@ from typing import get_args
 import tensorflow as tf
 
 from metassl_tf.algorithms.base import Beta, Needs
-from metassl_tf.algorithms.batch import Batch, Examples, View
+from metassl_tf.algorithms.batch import Batch, Side, View
 from metassl_tf.data import order
-from metassl_tf.data.examples import Examples as Pool
+from metassl_tf.data.examples import Examples
 from metassl_tf.data.views import Views, reader
 from metassl_tf.errors import UserError
 
@@ -32,8 +32,8 @@ class Pipeline:
       seed: of order, augmentation and draws.
     """
 
-    labeled: Pool
-    unlabeled: Pool
+    labeled: Examples
+    unlabeled: Examples
     views: Views
     needs: Needs
     batch_size: int
@@ -99,21 +99,21 @@ class Pipeline:
         return batch
 
     def _side(
-        self, name: str, pool: Pool, wanted: Mapping[str, str], column_names: Sequence[str], size: int
-    ) -> Callable[[tf.Tensor], Examples]:
+        self, name: str, pool: Examples, wanted: Mapping[str, str], column_names: Sequence[str], size: int
+    ) -> Callable[[tf.Tensor], Side]:
         if not size:
-            return lambda _: Examples({}, tf.zeros([0], tf.int64), tf.zeros([0], tf.int64), {})
+            return lambda _: Side({}, tf.zeros([0], tf.int64), tf.zeros([0], tf.int64), {})
         read, labels = reader(pool), tf.constant(pool.labels)
         with tf.device("/CPU:0"):  # where batches are made
             columns = {column: tf.constant(pool.columns[column]) for column in column_names}
 
-        def side(step: tf.Tensor) -> Examples:
+        def side(step: tf.Tensor) -> Side:
             def seed_of(view: str) -> tf.Tensor:
                 return order.at_step(order.named_seed(self.seed, f"view {name} {view}"), step)
 
             seed = order.named_seed(self.seed, f"order {name}")
             index = order.batch_indices(seed, step, batch_size=size, size=len(pool))
-            return Examples(
+            return Side(
                 views=self.views.make(wanted, read(index), seed_of),
                 label=tf.gather(labels, index),
                 index=index,
@@ -133,7 +133,7 @@ def _check_views(side: str, wanted: Mapping[str, str]) -> None:
             )
 
 
-def _check_columns(side: str, pool: Pool, wanted: Sequence[str]) -> None:
+def _check_columns(side: str, pool: Examples, wanted: Sequence[str]) -> None:
     missing = [name for name in wanted if name not in pool.columns]
     if missing:
         raise UserError(
@@ -168,7 +168,7 @@ def _parts(replicas: int) -> Callable[[Batch], tf.data.Dataset]:
 
 
 def evaluation_batches(
-    pool: Pool, views: Views, *, batch_size: int, strategy: tf.distribute.Strategy
+    pool: Examples, views: Views, *, batch_size: int, strategy: tf.distribute.Strategy
 ) -> tf.data.Dataset:
     """All examples once, in order, in full batches; the last one is filled up with its set's last example.
 
@@ -197,7 +197,14 @@ def evaluation_batches(
 
 
 def validation_batches(
-    pool: Pool, views: Views, *, batch_size: int, first: int, every: int, seed: int, strategy: tf.distribute.Strategy
+    pool: Examples,
+    views: Views,
+    *,
+    batch_size: int,
+    first: int,
+    every: int,
+    seed: int,
+    strategy: tf.distribute.Strategy,
 ) -> tf.data.Dataset:
     """Batches of validation examples for the steps that learn from them: in random order, not augmented.
 
@@ -211,15 +218,15 @@ def validation_batches(
       strategy: whose replicas each get their part of every batch.
 
     Returns:
-      An endless dataset of `Examples` with the view "plain".
+      An endless dataset of `Side` with the view "plain".
     """
     replicas = strategy.num_replicas_in_sync
     read, labels = reader(pool), tf.constant(pool.labels)
     own_seed = order.named_seed(seed, "order meta validation")
 
-    def batch(number: tf.Tensor) -> Examples:
+    def batch(number: tf.Tensor) -> Side:
         index = order.batch_indices(own_seed, number, batch_size=batch_size, size=len(pool))
-        return Examples({"plain": views.plain(read(index))}, tf.gather(labels, index), index, {})
+        return Side({"plain": views.plain(read(index))}, tf.gather(labels, index), index, {})
 
     numbers = tf.data.Dataset.range(first // every, tf.int64.max)
     dataset = numbers.map(_plain(batch), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

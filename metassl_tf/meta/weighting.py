@@ -7,7 +7,7 @@ from typing import Protocol
 import tensorflow as tf
 
 from metassl_tf.algorithms.base import Algorithm, Context
-from metassl_tf.algorithms.batch import Batch, Examples
+from metassl_tf.algorithms.batch import Batch, Side
 from metassl_tf.errors import UserError
 from metassl_tf.hypergrad.last_layer import LARGEST_EXACT
 from metassl_tf.hypergrad.solvers import GROWN
@@ -108,7 +108,7 @@ class Weighting:
         return sums | {_LOSS: tf.zeros([2]), _INFLUENCE: tf.zeros([2])}
 
     def moving_step(
-        self, batch: Batch, validation: Examples, context: Context, unlabeled_weight: tf.Tensor
+        self, batch: Batch, validation: Side, context: Context, unlabeled_weight: tf.Tensor
     ) -> tuple[Sums, tf.Tensor, tf.Tensor, tf.Tensor]:
         """A step that uses the weights and finds out where they should go, on one replica.
 
@@ -134,7 +134,7 @@ class Weighting:
     def influence_of(
         self,
         batch: Batch,
-        validation: Examples,
+        validation: Side,
         context: Context,
         unlabeled_weight: tf.Tensor,
         calls: Sequence[Call],
@@ -185,7 +185,7 @@ class Weighting:
         )
 
     def _objective(
-        self, step: StepLosses, calls: Sequence[Call], validation: Examples
+        self, step: StepLosses, calls: Sequence[Call], validation: Side
     ) -> tuple[Objective, LastLayer | None]:
         training = self.settings.influence_batch_norm == "training"
         inputs = {"validation": validation.views["plain"]}

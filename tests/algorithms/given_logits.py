@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from metassl_tf.algorithms.base import Algorithm, Context, Losses
-from metassl_tf.algorithms.batch import Batch, Examples
+from metassl_tf.algorithms.batch import Batch, Side
 from tests.learner import tiny
 
 
@@ -27,9 +27,9 @@ def losses_at(
 ) -> Losses:
     """Calls `algorithm.losses` with a forward pass that returns the logits of each name, whatever the inputs are."""
 
-    def side(views: Mapping[str, Any], label: Sequence[int]) -> Examples:
+    def side(views: Mapping[str, Any], label: Sequence[int]) -> Side:
         inputs = {view: tf.zeros([len(label), tiny.FEATURES]) for view in views}
-        return Examples(inputs, tf.constant(label, tf.int64), tf.range(len(label), dtype=tf.int64), {})
+        return Side(inputs, tf.constant(label, tf.int64), tf.range(len(label), dtype=tf.int64), {})
 
     needs = algorithm.needs()
     given = {name: tf.constant(np.array(values)) for name, values in (columns or {}).items()}

@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 
 from metassl_tf.algorithms.base import Algorithm
-from metassl_tf.algorithms.batch import Batch, Examples
+from metassl_tf.algorithms.batch import Batch, Side
 from tests.algorithms.evaluation import learner, losses_of, terms_of
 from tests.learner import tiny
 
 
-def take(examples: Examples, rows: list[int]) -> Examples:
+def take(examples: Side, rows: list[int]) -> Side:
     return tf.nest.map_structure(lambda values: tf.gather(values, rows), examples)
 
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from metassl_tf.algorithms.base import Beta
-from metassl_tf.algorithms.batch import Batch, Examples
+from metassl_tf.algorithms.batch import Batch, Side
 from metassl_tf.algorithms.supervised import Supervised
 from metassl_tf.errors import UserError
 from tests.algorithms.given_logits import logits_of, losses_at
@@ -18,8 +18,8 @@ from tests.learner import tiny
 def batch_of(inputs: Any, *, ratio: list[float]) -> Batch:
     count = len(ratio)
     label = tf.range(count, dtype=tf.int64) % 2
-    labeled = Examples({"weak": inputs}, label, tf.range(count, dtype=tf.int64), {})
-    none = Examples({}, tf.zeros([0], tf.int64), tf.zeros([0], tf.int64), {})
+    labeled = Side({"weak": inputs}, label, tf.range(count, dtype=tf.int64), {})
+    none = Side({}, tf.zeros([0], tf.int64), tf.zeros([0], tf.int64), {})
     return Batch(labeled, none, {"mixup": tf.constant(ratio)})
 
 

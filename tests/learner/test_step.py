@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from metassl_tf.algorithms.base import Algorithm, Average, Context, Forward, Losses, Needs, Term
-from metassl_tf.algorithms.batch import Batch, Examples
+from metassl_tf.algorithms.batch import Batch, Side
 from metassl_tf.algorithms.supervised import Supervised
 from metassl_tf.learner.learner import Learner
 from metassl_tf.learner.step import Sums, Training, reduce_terms
@@ -127,8 +127,8 @@ def test_embedding_learns_the_rows_that_its_examples_use(mirrored: tf.distribute
         model = keras.Model(tokens, keras.layers.Dense(2)(pooled))
         learner = Learner(model, tiny.optimization(gradient_clip_norm=1.0), seed=0)
     before = model.trainable_variables[0].numpy()
-    labeled = Examples({"weak": tf.constant([[0, 1], [1, 3]])}, tf.constant([0, 1], tf.int64), tf.range(2), {})
-    none = Examples({}, tf.zeros([0], tf.int64), tf.zeros([0], tf.int64), {})
+    labeled = Side({"weak": tf.constant([[0, 1], [1, 3]])}, tf.constant([0, 1], tf.int64), tf.range(2), {})
+    none = Side({}, tf.zeros([0], tf.int64), tf.zeros([0], tf.int64), {})
 
     @tf.function
     def step_once() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from metassl_tf.algorithms.base import Algorithm, Context
-from metassl_tf.algorithms.batch import TEACHER_LABEL, Batch, Examples
+from metassl_tf.algorithms.batch import TEACHER_LABEL, Batch, Side
 from metassl_tf.learner.learner import Learner, Optimization
 from metassl_tf.learner.schedules import Constant
 from metassl_tf.learner.step import Training
@@ -75,9 +75,9 @@ def batch_for(algorithm: Algorithm, *, seed: int = 0, labeled: int = LABELED, un
     def generator(name: str) -> np.random.Generator:
         return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
-    def side(name: str, views: Sequence[str], size: int, columns: Sequence[str] = ()) -> Examples:
+    def side(name: str, views: Sequence[str], size: int, columns: Sequence[str] = ()) -> Side:
         size = size if views else 0
-        return Examples(
+        return Side(
             views={
                 view: tf.constant(generator(f"{name} {view}").normal(size=(size, FEATURES)), tf.float32)
                 for view in views

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from metassl_tf import losses
 from metassl_tf.algorithms.base import Algorithm, Context, Forward, Losses
-from metassl_tf.algorithms.batch import Batch, Examples
+from metassl_tf.algorithms.batch import Batch, Side
 from metassl_tf.algorithms.fixmatch import FixMatch
 from metassl_tf.algorithms.pseudo_label import PseudoLabel
 from metassl_tf.algorithms.uda import Uda
@@ -53,10 +53,10 @@ def learner(strategy: tf.distribute.Strategy | None = None, *, dropout: float = 
         return Learner(model, tiny.optimization(l2_weight_decay=l2), seed=3)
 
 
-def validation() -> Examples:
+def validation() -> Side:
     """A batch of validation examples."""
     generator = np.random.default_rng(5)
-    return Examples(
+    return Side(
         views={"plain": tf.constant(generator.normal(size=(VALIDATION, tiny.FEATURES)), tf.float32)},
         label=tf.constant(generator.integers(tiny.CLASSES, size=VALIDATION), tf.int64),
         index=tf.range(VALIDATION, dtype=tf.int64),
@@ -84,7 +84,7 @@ def step_losses(
 
 
 def objective(
-    own: Learner, scope: str, step: StepLosses, examples: Examples, *, training: bool = True
+    own: Learner, scope: str, step: StepLosses, examples: Side, *, training: bool = True
 ) -> tuple[Objective, LastLayer | None]:
     """The losses by the parameters of a scope; of the last layer by replaying the step's passes."""
     inputs = {"validation": examples.views["plain"]}
