@@ -42,7 +42,7 @@ class DataSettings:
         0, "Validation examples that weights are fitted on, apart from the others; 0: all of the others.", minimum=0
     )
     split_seed: int = setting(
-        0, "Chooses who is labeled, validation, (digits) test, polluted, flipped.", minimum=0, maximum=_LARGEST_SEED
+        0, "Chooses who is labeled, validation, (digits) test, polluted or flipped.", minimum=0, maximum=_LARGEST_SEED
     )
     split_protocol: str = setting(
         "stratified",
@@ -80,7 +80,7 @@ class DataSettings:
     channels: int = setting(0, "Color channels, 1 or 3; 0: as in the files.", minimum=0, maximum=3)
     strict_data: bool = setting(False, "An unreadable image is an error instead of being skipped.")
     memory_limit: float = setting(
-        MEMORY_LIMIT, "Most memory that decoded images of a source may take, in GiB; more are streamed.", above=0.0
+        MEMORY_LIMIT, "Memory that decoded images of a source may take, in GiB; a larger folder is streamed.", above=0.0
     )
 
 
