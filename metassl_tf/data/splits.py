@@ -10,11 +10,10 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -262,20 +261,10 @@ def _fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def save_split(path: str, split: Split) -> None:
-    """Writes a split as .npz: the five arrays, `parameters` and `hash`. The file appears whole or not at all.
-
-    Args:
-      path: where to write; its folder exists.
-      split: the split.
-    """
+def save_split(file: IO[bytes], split: Split) -> None:
+    """Writes a split as .npz into an open file: the five arrays, `parameters` and `hash`."""
     arrays = {part: getattr(split, part) for part in _PARTS}
-    partial = f"{path}.partial"
-    with open(partial, "wb") as file:
-        np.savez_compressed(file, parameters=split.parameters, hash=split.hash, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    np.savez_compressed(file, parameters=split.parameters, hash=split.hash, **arrays)
 
 
 def load_split(path: str) -> Split:

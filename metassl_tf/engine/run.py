@@ -169,7 +169,7 @@ class Run:
         """Stores who is labeled, or compares with what an earlier start stored."""
         path = self._workdir.splits
         if not path.exists():
-            save_split(str(path), self._experiment.split)
+            write_atomically(path, lambda file: save_split(file, self._experiment.split))
         elif load_split(str(path)).hash != self._experiment.split.hash:
             raise UserError(
                 f"The examples are no longer those of {path}: the data changed since this run began. Expected the same "
