@@ -137,7 +137,7 @@ def test_help_explains_every_flag(helping: subprocess.Popen[str]) -> None:
     for name in (*defined, "workdir"):
         assert re.search(rf"--(\[no\])?{name}: \w+", words), name
     expected = "One of: supervised, pseudo_label, uda, fixmatch, given_labels, noisy_student. (def"
-    assert f"--algorithm: What turns a batch into losses. {expected}" in words
+    assert f"noisy_student with --meta=reduced_meta_pseudo_labels. {expected}" in words
     assert re.search(r"--batch_size: [^-]* \(default: '64'\) \(an integer\)", words)
     assert re.search(
         r"--threshold: [^-]* Used by --algorithm: pseudo_label 0\.95\. [^-]* --algorithm: uda 0\.8\.", words
