@@ -160,9 +160,11 @@ def _write_keras(model: keras.Model, interface: Interface, path: Path) -> bool:
     partial = path.with_name(f".{path.stem}.partial.keras")  # Keras insists on the ending
     try:
         model.save(partial)
-    # What Keras raises for a layer of the user's: it has no get_config (NotImplementedError), or one that fails
-    # (AttributeError) or returns what JSON cannot hold: objects (TypeError), bytes that are no text (ValueError). The
-    # model is served all the same, so a run that has trained it does not fail for want of this file.
+    # Saving calls get_config of the user's own layers, which nothing has called before. A layer has none
+    # (NotImplementedError), or one that fails (AttributeError) or returns what JSON cannot hold: objects (TypeError),
+    # bytes that are no text (ValueError). Tests show that Keras raises each, and no other kind is caught: a full disk
+    # stays an error. A network that is trained, and served already, is worth more than this file: the warning says what
+    # is missing, why, and how to have it, and the return value tells the caller.
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
         _logger.warning(
             "%s is not written: a layer of the model cannot be serialised (%s). Give it get_config and "

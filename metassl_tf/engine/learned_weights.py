@@ -96,9 +96,8 @@ def learned_weights(experiment: Experiment) -> LearnedWeights | None:
     predicted = probabilities.argmax(axis=1)
     kind, given = _given_labels(experiment)
     agreed = predicted if given is None else np.where(given >= 0, given, predicted)
-    measure, trustworthy, known = _trustworthy(
-        unlabeled.labels, predicted, (kind, given), unlabeled.columns.get(POLLUTED)
-    )
+    polluted = unlabeled.columns.get(POLLUTED)
+    measure, trustworthy, known = _trustworthy(unlabeled.labels, predicted, kind, given, polluted)
     return LearnedWeights(
         weight=columns["weight"],
         updates=columns["updates"],
@@ -130,11 +129,11 @@ def _given_labels(experiment: Experiment) -> tuple[Measure, npt.NDArray[np.int64
 def _trustworthy(
     truth: npt.NDArray[np.int64],
     predicted: npt.NDArray[np.int64],
-    labels: tuple[Measure, npt.NDArray[np.int64] | None],
+    kind: Measure,
+    given: npt.NDArray[np.int64] | None,
     polluted: npt.NDArray[np.int64] | None,
 ) -> tuple[Measure, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """(by what it is measured, whether an example deserves its weight, whether that is known)."""
-    kind, given = labels
     if kind != "given_label" and polluted is not None and polluted.any():
         return "pollution", polluted == 0, np.ones(len(truth), bool)
     if given is None:

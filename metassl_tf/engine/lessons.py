@@ -53,7 +53,7 @@ class Lessons:
         Returns:
           `target_entropy`, mean over the followed examples, in nats; `changed_targets`, the share of them whose most
           probable class is another one than was stored, or than in the first of `rows` that has a record; and
-          `targets`, one dict per followed example, see `listed`.
+          `targets`, one dict per followed example, see `plain_targets`.
 
         Raises:
           UserError: a prediction is infinite or NaN.
@@ -64,10 +64,10 @@ class Lessons:
                 f"The teacher's target distributions became infinite or NaN before step {step}. Expected finite ones; "
                 f"{MEND}"
             )
-        present = listed(self._followed, targets)
+        present = plain_targets(self._followed, targets)
         first = next((row["lessons"]["targets"] for row in rows if "lessons" in row), present)
         if self._stored is not None:
-            first = listed(self._followed, self._stored)
+            first = plain_targets(self._followed, self._stored)
         changed = [now["classes"][0] != then["classes"][0] for now, then in zip(present, first, strict=True)]
         return {
             "target_entropy": float(entr(targets).sum(axis=1).mean()),
@@ -76,7 +76,7 @@ class Lessons:
         }
 
 
-def listed(examples: npt.NDArray[np.int64], targets: npt.NDArray[np.floating]) -> list[dict[str, Any]]:
+def plain_targets(examples: npt.NDArray[np.int64], targets: npt.NDArray[np.floating]) -> list[dict[str, Any]]:
     """Writes distributions as plain values.
 
     Args:

@@ -112,7 +112,7 @@ def target_map(targets: Sequence[Mapping[str, Any]], num_classes: int) -> np.nda
     """Draws distributions, the brighter the more probable: a row for each example, a column for each class.
 
     Args:
-      targets: what `lessons.listed` has written of them.
+      targets: what `lessons.plain_targets` has written of them.
       num_classes: number of columns.
 
     Returns:

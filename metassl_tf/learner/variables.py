@@ -14,9 +14,10 @@ _NORMALIZATION_LAYERS = (
 
 def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """Every layer of a model, those within others too, which a user's own layers may hold in attributes or lists."""
-    # Keras' own walk, which it makes nowhere public: `Model.layers` leaves out what a layer holds, and
-    # `tf.train.TrackableView`, the public one of TensorFlow, what it holds in lists.
-    return list(model._flatten_layers())  # noqa: SLF001
+    # The walk behind Keras' own `Model.layers`, which is public, but without what a layer holds. TensorFlow's public
+    # walk, `tf.train.TrackableView`, misses what is held in lists, and one of our own would read more that is private.
+    # Keras is pinned, and a test with layers in a list and in a model fails where an upgrade changes this.
+    return list(model._flatten_layers())  # noqa: SLF001 - the only complete walk, see above
 
 
 def is_seed(variable: keras.Variable) -> bool:

@@ -57,6 +57,8 @@ def write(tmp_path: Path, small: tuple[keras.Model, Interface]) -> Callable[[], 
     return lambda: export.export_network(*small, saved_model=tmp_path / "export", keras_model=tmp_path / "model.keras")
 
 
+# What Keras itself raises for each layer: the test saves it with Keras alone first, so that a kind of error that is
+# caught and no longer occurs, or occurs as another one after an upgrade, is noticed.
 @pytest.mark.parametrize(
     ("layer", "error"),
     [(Scale, NotImplementedError), (Failing, AttributeError), (Lock, TypeError), (Bytes, ValueError)],

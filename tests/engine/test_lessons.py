@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from metassl_tf.config import Config
 from metassl_tf.engine import run, setup
-from metassl_tf.engine.lessons import Lessons, lessons_of, listed
+from metassl_tf.engine.lessons import Lessons, lessons_of, plain_targets
 from metassl_tf.engine.setup import Experiment
 from metassl_tf.engine.summaries import target_map
 from metassl_tf.engine.workdir import Workdir
@@ -91,10 +91,10 @@ def test_change_of_stored_labels_is_measured_against_these() -> None:
 
 def test_distributions_are_drawn_as_rows_of_cells() -> None:
     targets = np.random.RandomState(0).dirichlet(np.ones(6), size=5)
-    (picture,) = target_map(listed(np.arange(5), targets), 6)
+    (picture,) = target_map(plain_targets(np.arange(5), targets), 6)
     assert picture.shape == (160, 480, 1)
     np.testing.assert_allclose(picture[16::32, 40::80, 0], targets, atol=1e-5)
-    (wide,) = target_map(listed(np.arange(2), np.full((2, 1000), 1e-3)), 1000)
+    (wide,) = target_map(plain_targets(np.arange(2), np.full((2, 1000), 1e-3)), 1000)
     assert wide.shape == (160, 1000, 1)
     assert np.count_nonzero(wide[0]) == 10
 

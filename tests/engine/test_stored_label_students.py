@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from metassl_tf.config import Config
-from metassl_tf.engine import run
+from metassl_tf.engine import evaluated_sets, run
 from metassl_tf.engine.labeling import label_examples
 from metassl_tf.engine.learned_weights import learned_weights
 from metassl_tf.engine.lessons import lessons_of
@@ -50,6 +50,20 @@ def test_targets_of_a_calibrator_are_recorded(student: Callable[..., Config]) ->
     for target in record["targets"]:
         stored = experiment.unlabeled.columns["teacher_label"][target["example"]][target["classes"]]
         np.testing.assert_allclose(target["probabilities"], stored**0.5 / (stored**0.5).sum(), atol=2e-5)
+
+
+@pytest.mark.parametrize("start", ["identity", "random"])
+def test_a_calibrator_is_compared_with_what_was_stored(student: Callable[..., Config], start: str) -> None:
+    """From the first record on; one that begins at random says something else than the teacher did."""
+    config = student(meta="reduced_meta_pseudo_labels", calibrator_start=start)
+    store_labels(config)
+    experiment = run.setup.build(config)
+    (labeled,) = evaluated_sets.of_teacher(experiment, experiment.teaching).values()
+    accuracy = labeled.metrics(0)["raw"]["accuracy"]
+    right = experiment.labeled.columns["teacher_label"].argmax(axis=1) == experiment.labeled.labels
+    kept = start == "identity"
+    assert (accuracy == pytest.approx(right.mean())) == kept
+    assert (lessons_of(experiment).record(0, [])["changed_targets"] == 0.0) == kept
 
 
 @pytest.mark.parametrize("policy", ["digits", "mpl"])

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from metassl_tf.algorithms.batch import TEACHER_LABEL
 from metassl_tf.data.examples import Examples
 from metassl_tf.engine.history import Row
-from metassl_tf.engine.lessons import MOST_CLASSES, listed
+from metassl_tf.engine.lessons import MOST_CLASSES, plain_targets
 from metassl_tf.engine.report import charts, formats
 from metassl_tf.engine.report.charts import Line
 from metassl_tf.engine.report.content import Content
@@ -99,7 +99,7 @@ def targets_section(content: Content) -> Section | None:
     examples = content.unlabeled.take(positions)
     stored = examples.columns.get(TEACHER_LABEL)
     if stored is not None:
-        titles, targets = ["stored", *titles], [listed(positions, stored), *targets]
+        titles, targets = ["stored", *titles], [plain_targets(positions, stored), *targets]
     cells = [
         [head, _distributions(content, int(label), titles, over_time)]
         for head, label, *over_time in zip(
