@@ -97,6 +97,25 @@ def test_student_counts_its_own_steps() -> None:
         np.testing.assert_array_equal(left, right)
 
 
+def test_rates_and_norms_are_of_the_network_that_they_name() -> None:
+    """The rate of one that does not move is 0; a norm is that of the gradient, of one that waits too."""
+    waiting, frozen = make(student_wait_steps=2), make(freeze_teacher=True)
+    for made, number, moving in (
+        (waiting, 1, {"teacher"}),
+        (waiting, 2, {"teacher", "student"}),
+        (frozen, 1, {"student"}),
+    ):
+        rates = made.rule.learning_rates(tf.constant(number, tf.int64))
+        assert {name.partition("/")[0] for name, rate in rates.items() if float(rate) > 0.0} == moving
+    made = make(feedback="none")
+    before = [weights_of(learner) for learner in made.learners]
+    metrics = made.take(0, seed=0)
+    for name, learner, old in zip(("teacher", "student"), made.learners, before, strict=True):
+        moved = flat(weights_of(learner)) - flat(old)
+        first_step = RATE * 1.9  # of Nesterov's momentum of 0.9, times the gradient
+        assert metrics[f"{name}/gradient_norm"] == pytest.approx(np.linalg.norm(moved) / first_step, rel=1e-3)
+
+
 def test_lookahead_counts_the_student_s_steps() -> None:
     """Labels that are not sampled are the same at any step; the warm-up is not."""
     changes = []
